@@ -1,0 +1,81 @@
+"""Training crops: WebDataset shards of photos with landmarks -> aligned 128 px crops held in memory.
+
+`python -m diffpriv.training.dataset SHARD_FOLDER OUT.npz` aligns every photo once and stores the crops uncompressed, so
+that the training scripts start in a second. The file holds photographs of real people: keep it out of the repository.
+"""
+
+import argparse
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from diffpriv.errors import MisuseError
+from diffpriv.faces.alignment import face_to_crop_matrix, valid_mask, warp_to_crop
+
+
+@dataclass(frozen=True)
+class TrainingCrops:
+    """Aligned photos. The last `held_out` of the shuffled order are never trained on."""
+
+    crops: np.ndarray  # (n, 128, 128, 3) uint8 RGB
+    valid: np.ndarray  # (n, 128, 128) uint8, 255 where the pixel really was in the photo
+    identity: np.ndarray  # (n,) int32, -1 where the source names nobody
+    held_out: int
+
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices (training, held-out), a fixed permutation whatever the caller's seed."""
+        order = np.random.default_rng(20_251_124).permutation(len(self.crops))
+        return np.sort(order[: -self.held_out]), np.sort(order[-self.held_out :])
+
+
+def align_shards(folder: Path) -> TrainingCrops:
+    """Align every sample of every `*.tar` in the folder, in name order.
+
+    Raises:
+        MisuseError: the folder holds no shards.
+    """
+    crops, valid, names = [], [], []
+    shards = sorted(folder.glob("*.tar"))
+    if not shards:
+        raise MisuseError(f"No .tar shards in {folder}.", advice="Point at a folder of WebDataset shards with landmarks.")
+    for shard in shards:
+        with tarfile.open(shard) as archive:
+            members = {member.name: member for member in archive if member.isfile()}
+            for name in sorted(key for key in members if key.endswith(".json")):
+                facts = json.load(archive.extractfile(members[name]))  # type: ignore[arg-type]
+                encoded = archive.extractfile(members[name[: -len(".json")] + ".jpg"]).read()  # type: ignore[union-attr]
+                image = cv2.cvtColor(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+                matrix = face_to_crop_matrix(np.array(facts["landmarks"]))
+                crops.append(warp_to_crop(image, matrix))
+                valid.append(np.round(valid_mask(*image.shape[:2], matrix) * 255).astype(np.uint8))
+                names.append(facts.get("identity", ""))
+    people = {name: number for number, name in enumerate(sorted(set(names) - {""}))}
+    identity = np.array([people.get(name, -1) for name in names], np.int32)
+    return TrainingCrops(np.stack(crops), np.stack(valid), identity, held_out=min(512, len(crops) // 10))
+
+
+def save_crops(path: Path, data: TrainingCrops) -> None:
+    np.savez(path, crops=data.crops, valid=data.valid, identity=data.identity, held_out=data.held_out)
+
+
+def load_crops(path: Path) -> TrainingCrops:
+    with np.load(path) as stored:
+        return TrainingCrops(stored["crops"], stored["valid"], stored["identity"], int(stored["held_out"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    data = align_shards(arguments.shards)
+    save_crops(arguments.out, data)
+    print(f"{len(data.crops)} crops, {len(np.unique(data.identity)) - 1} named people, {data.held_out} held out -> {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
