@@ -24,3 +24,47 @@ class DiffPrivError(Exception):
 
 class MisuseError(DiffPrivError):
     """The request itself is wrong (paths, options, configuration); the command line exits 2."""
+
+
+class StorageError(DiffPrivError):
+    """A file of the key store or the audit log is missing, can't be read or can't be written."""
+
+
+class RecipientError(DiffPrivError):
+    """A recipient, custodian or key file is malformed, or its digest does not fit its contents."""
+
+
+class PassphraseError(RecipientError):
+    """The passphrase does not open the file (or the file was altered: an AEAD can't tell the two apart)."""
+
+
+class WrongRecipientError(RecipientError):
+    """The private key at hand is none of those that a shard key is wrapped to."""
+
+
+class KeyFileError(DiffPrivError):
+    """A key file is not what was written: its bytes, its layout or its context are wrong."""
+
+
+class RecordError(KeyFileError):
+    """One wrapped shard key or one sealed face record fails its authentication."""
+
+
+class UnknownFaceError(KeyFileError):
+    """A key file has no record of the face that was asked for."""
+
+
+class ShreddedError(KeyFileError):
+    """The record of the face was destroyed on purpose; nothing can bring it back."""
+
+
+class AuditError(DiffPrivError):
+    """The audit log, a checkpoint, a segment or a proof is not consistent."""
+
+
+class RecoveryRefusedError(DiffPrivError):
+    """A step of a recovery was refused. `reason` is a short, stable code; the refusal is in the audit log."""
+
+    def __init__(self, message: str, *, reason: str, advice: str = "") -> None:
+        super().__init__(message, advice=advice)
+        self.reason = reason
