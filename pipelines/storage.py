@@ -1,0 +1,229 @@
+"""Folders of large files: streamed in, staged out, moved into place. Local paths or any fsspec URL.
+
+Small state files go through `keys.files.Location` (atomic and durable); this adds what data needs: reading without holding a
+file in memory, ranges, writing a stream durably, and a move that readers see as one step.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from keys.errors import StorageError
+from keys.files import LocalFolder, Location, RemoteFolder, open_location
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file is without reading it. Two equal facts mean the same content, as far as a file system can tell.
+
+    Attributes:
+        version: modification time in nanoseconds locally; ETag or whatever the store calls its version elsewhere.
+    """
+
+    name: str
+    size: int
+    version: str
+
+
+class Folder:
+    """Files below one URL. Names are relative, with `/`, and cannot climb out (checked by `Location`).
+
+    Raises:
+        StorageError: with the file's name, for whatever the file system or store refuses.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.small: Location = open_location(url)
+        self.url = self.small.url
+        self._local = self.small.root if isinstance(self.small, LocalFolder) else None
+        self._fs: Any = self.small._fs if isinstance(self.small, RemoteFolder) else None
+
+    @property
+    def local_root(self) -> Path | None:
+        """The folder's path where it is on this machine's file system, else None."""
+        return self._local
+
+    def path(self, name: str) -> str:
+        """Full path for the underlying file system; checks the name."""
+        _check_name(name)
+        return str(self._local / name) if self._local is not None else cast(RemoteFolder, self.small)._path(name)
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        path = self.path(name)
+        with _storage_errors(self, name, "read"):
+            handle: IO[bytes] = open(path, "rb") if self._local is not None else self._fs.open(path, "rb")  # noqa: SIM115
+        with handle:
+            yield handle
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """A new file, durable when the block ends. Not atomic: write to staging, then `move`."""
+        path = self.path(name)
+        with _storage_errors(self, name, "written"):
+            if self._local is not None:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                with open(path, "wb") as handle:
+                    yield handle
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            else:
+                self._make_parent(path)
+                with self._fs.open(path, "wb") as handle:
+                    yield handle
+
+    def facts(self, name: str) -> FileFacts:
+        path = self.path(name)
+        with _storage_errors(self, name, "found"):
+            if self._local is not None:
+                status = os.stat(path)
+                return FileFacts(name, status.st_size, str(status.st_mtime_ns))
+            info = self._fs.info(path)
+            version = next(
+                (str(info[key]) for key in ("ETag", "etag", "md5", "LastModified", "mtime", "created") if info.get(key)), ""
+            )
+            return FileFacts(name, int(info["size"]), version)
+
+    def exists(self, name: str) -> bool:
+        path = self.path(name)
+        with _storage_errors(self, name, "looked for"):
+            return os.path.lexists(path) if self._local is not None else bool(self._fs.exists(path))
+
+    def is_folder(self) -> bool:
+        if self._local is not None:
+            return self._local.is_dir()
+        with _storage_errors(self, "", "looked for"):
+            return bool(self._fs.isdir(cast(RemoteFolder, self.small)._root))
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        with self.open(name) as handle, _storage_errors(self, name, "read"):
+            handle.seek(offset)
+            data = handle.read(length)
+        if len(data) != length:
+            raise StorageError(f"{self.describe(name)} ends before byte {offset + length}.")
+        return data
+
+    def sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with self.open(name) as handle, _storage_errors(self, name, "read"):
+            while chunk := handle.read(CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def move(self, source: str, target: str) -> None:
+        """Replace `target` by `source`: readers see the old or the new file whole, and it is durable when this returns."""
+        old, new = self.path(source), self.path(target)
+        with _storage_errors(self, target, "written"):
+            if self._local is not None:
+                make_folder_durably(Path(new).parent)
+                os.replace(old, new)
+                fsync_folder(Path(new).parent)
+            else:
+                self._make_parent(new)
+                self._fs.cp_file(old, new)
+                self._fs.rm_file(old)
+
+    def remove(self, name: str) -> bool:
+        return self.small.delete(name)
+
+    def remove_tree(self, name: str) -> None:
+        path = self.path(name)
+        if self._local is not None:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(FileNotFoundError), _storage_errors(self, name, "deleted"):
+                self._fs.rm(path, recursive=True)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Sorted names of all files at any depth. Links to folders are not followed: they could lead anywhere."""
+        return self.small.names(prefix)
+
+    def describe(self, name: str) -> str:
+        return self.small.describe(name)
+
+    def _make_parent(self, path: str) -> None:
+        if "s3" not in self._fs.protocol:
+            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith("/") or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise StorageError(f"{name!r} is not a relative file name.")
+
+
+@contextlib.contextmanager
+def _storage_errors(folder: Folder, name: str, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError(f"{folder.describe(name)} does not exist.") from error
+    except OSError as error:
+        raise StorageError(f"{folder.describe(name)} can't be {verb}: {error.strerror or error}.") from error
+
+
+def make_folder_durably(folder: Path) -> None:
+    """Create a folder and its parents so that a crash cannot lose the entry of any of them."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        fsync_folder(one.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class HashingReader:
+    """A read-only stream that hashes and counts what passes."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle = handle
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._handle.read(size)
+        self._digest.update(data)
+        self.size += len(data)
+        return data
+
+    def drain(self) -> str:
+        """Read to the end and return the hex SHA-256 of the whole stream."""
+        while self.read(CHUNK):
+            pass
+        return self._digest.hexdigest()
+
+
+class HashingWriter:
+    """A write-only stream that hashes and counts what passes."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle = handle
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self._handle.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._handle.flush()
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
