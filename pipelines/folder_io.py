@@ -1,0 +1,80 @@
+"""Image folders: the tree stays, every file is a sample of its own, and a shard is a bounded list of files.
+
+A sample's key is the file's path below SRC. Files that are no pictures are copied; thumbnail databases, which hold faces no
+detector was shown, go to quarantine.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+from keys.errors import StorageError
+from pipelines.errors import ShardError, SourceChangedError
+from pipelines.formats import (
+    MAX_PICTURE_BYTES,
+    SNIFF_BYTES,
+    Assembled,
+    Edits,
+    OutputFile,
+    Shard,
+    is_picture,
+    name_problem,
+    printable,
+)
+from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
+from pipelines.storage import CHUNK, Folder, HashingWriter
+
+THUMBNAIL_DATABASES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "picasa.db", ".picasa.ini"})
+
+
+class FolderFormat:
+    """See `formats.ShardFormat`. A shard is a list of files; its samples are these in order."""
+
+    def read(self, source: Folder, shard: Shard) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
+        for index, facts in enumerate(shard.files):
+            try:
+                yield self._sample(source, shard.name, index, facts.name, facts.size)
+            except StorageError as error:
+                # A file that vanished after it was listed: the list is wrong, so the shard is, and a rerun lists again.
+                yield ShardEnd(shard.name, index, str(error))
+                return
+        yield ShardEnd(shard.name, len(shard.files))
+
+    def _sample(self, source: Folder, shard: str, index: int, name: str, size: int) -> Sample | QuarantinedSample:
+        problem = name_problem(name)
+        if name.rpartition("/")[2].lower() in THUMBNAIL_DATABASES:
+            problem = "it is a thumbnail database, whose pictures nobody looked at"
+        if problem:
+            return QuarantinedSample(shard, index, printable(name), problem)
+        with source.open(name) as handle:
+            head = handle.read(SNIFF_BYTES)
+            if not is_picture(name, head):
+                return Sample(shard, index, name, ())
+            if size > MAX_PICTURE_BYTES:
+                reason = f"its picture has {size} bytes; the limit is {MAX_PICTURE_BYTES}"
+                return QuarantinedSample(shard, index, name, reason)
+            return Sample(shard, index, name, (Picture("image", head + handle.read()),))
+
+    def assemble(self, source: Folder, shard: Shard, edits: Edits, target: Folder, staging: str) -> Assembled:
+        files = []
+        digest = hashlib.sha256()
+        for index, facts in enumerate(shard.files):
+            if index in edits.dropped:
+                continue
+            if source.facts(facts.name) != facts:
+                raise SourceChangedError(f"{source.describe(facts.name)} changed while its shard was being worked on.")
+            staged = f"{staging}/output/{index:06d}"
+            with target.writing(staged) as out:
+                hashed = HashingWriter(out)
+                if (index, "image") in edits.changed:
+                    hashed.write(edits.picture(index, "image"))
+                else:
+                    with source.open(facts.name) as handle:
+                        while chunk := handle.read(CHUNK):
+                            hashed.write(chunk)
+            files.append(OutputFile(staged, facts.name, hashed.sha256(), hashed.size))
+        for facts in shard.files:
+            digest.update(f"{facts.name}\0{source.sha256(facts.name)}\n".encode("utf-8", "surrogateescape"))
+        missing = {index for index, _ in edits.changed} - set(range(len(shard.files)))
+        if missing:
+            raise ShardError(f"{shard.name}: {len(missing)} changed pictures have no place in the folder.")
+        return Assembled(tuple(files), len(files), digest.hexdigest())
