@@ -119,8 +119,8 @@ def _named_files(src: str, format: str) -> Source:
 def cut_folder(names: Sequence[str], files_per_shard: int, before: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Cut an image folder into shards `files-00000`, `files-00001`, ... of bounded size.
 
-    Files stay in the shard an earlier run put them in, so that a new file redoes no old shard and no published file ever changes
-    hands; new files go to new shards, in sorted order.
+    Files stay in the shard an earlier run put them in, so that a new file redoes no old shard and no published file ever moves
+    to another one; new files go to new shards, in sorted order.
     """
     there = set(names)
     groups = {shard: tuple(file for file in files if file in there) for shard, files in before.items()}

@@ -1,0 +1,173 @@
+"""What a job is: where from, where to, with which settings. From `job.yaml` or the command line; never holds a secret.
+
+Two kinds of settings: those that decide what comes out (they enter `digest()`, which stands in every commit record, key file
+and audit event), and those that only say where things are and how fast to go.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+from typing import Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from diffpriv.config import TransformConfig
+from pipelines.errors import MisuseError
+from pipelines.images import PictureLimits
+
+DIGEST_VERSION = 1  # bump when the same settings come to mean something else
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Workers(_Strict):
+    """How the work is spread. Nothing here may change a byte of the output.
+
+    Attributes:
+        detect_actors, protect_actors: size of each pool; 0 lets the pool grow with the cluster.
+        detect_gpus, protect_gpus: share of a GPU per actor, an exact fraction 1/n or a whole number; 0 runs on the CPU.
+        detect_cpus, protect_cpus: logical CPUs per actor.
+        detect_batch, protect_batch: samples handed to an actor at once.
+        restarts: how often a pool's dead actors are replaced before the job looks for the sample that kills them.
+    """
+
+    detect_actors: int = Field(1, ge=0)
+    protect_actors: int = Field(1, ge=0)
+    detect_gpus: float = Field(0, ge=0)
+    protect_gpus: float = Field(0, ge=0)
+    detect_cpus: float = Field(1, ge=0)
+    protect_cpus: float = Field(1, ge=0)
+    detect_batch: int = Field(16, ge=1)
+    protect_batch: int = Field(16, ge=1)
+    restarts: int = Field(2, ge=0)
+
+    @pydantic.field_validator("detect_gpus", "protect_gpus")
+    @classmethod
+    def _exact_share(cls, value: float) -> float:
+        if 0 < value < 1 and abs(1 / value - round(1 / value)) > 1e-9:
+            raise ValueError(f"{value} of a GPU is no exact fraction 1/n; actors would not fill the device")
+        if value > 1 and value != int(value):
+            raise ValueError(f"{value} GPUs is no whole number")
+        return value
+
+
+class JobConfig(_Strict):
+    """One sanitisation job.
+
+    Attributes:
+        src, dst: see `pipelines.sources`; a local path or an fsspec URL.
+        keys: URL of the key store; not needed with recovery "none".
+        audit: URL of the audit log.
+        log_key: file of the key that signs the audit log's checkpoint; how it is opened is `keys`' business.
+        recipients: files of the public keys that shard keys are wrapped to.
+        dataset: the dataset's name in key files and audit log; by default the last part of DST.
+        files_per_shard: for image folders.
+        transform: what happens to a face.
+        detector, detector_options: see `diffpriv.detectors.load_detector`.
+        max_pixels, max_frames: `pipelines.images.PictureLimits`.
+    Raises:
+        MisuseError: through `from_mapping` and `load`, for unknown keys and bad values.
+    """
+
+    src: str
+    dst: str
+    keys: str | None = None
+    audit: str
+    log_key: str | None = None
+    recipients: tuple[str, ...] = ()
+    dataset: str = ""
+    format: Literal["auto", "webdataset", "parquet", "folder"] = "auto"
+    files_per_shard: int = Field(1000, ge=1)
+    transform: TransformConfig = TransformConfig()
+    detector: str = "centerface"
+    detector_options: dict[str, Any] = {}
+    max_pixels: int = Field(PictureLimits.max_pixels, ge=1, le=PictureLimits.max_pixels)
+    max_frames: int = Field(PictureLimits.max_frames, ge=1)
+    engine: Literal["ray", "beam"] = "ray"
+    workers: Workers = Workers()  # type: ignore[call-arg]
+
+    @pydantic.field_validator("transform", mode="before")
+    @classmethod
+    def _transform(cls, value: Any) -> Any:
+        return TransformConfig.from_mapping(value) if isinstance(value, dict) else value
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> "JobConfig":
+        if not self.dataset:
+            object.__setattr__(self, "dataset", self.dst.rstrip("/").rpartition("/")[2])
+        if not self.dataset or "\0" in self.dataset or self.dataset in (".", ".."):
+            raise ValueError("the dataset has no name: give one with `dataset`")
+        if self.transform.recovery != "none":
+            if not self.keys:
+                raise ValueError(f'recovery "{self.transform.recovery}" needs a key store: give `keys`, or recovery "none"')
+            if not self.recipients:
+                raise ValueError(f'recovery "{self.transform.recovery}" needs at least one recipient')
+        return self
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> "JobConfig":
+        """Settings from a parsed file or command line."""
+        try:
+            return cls(**values)
+        except pydantic.ValidationError as error:
+            raise MisuseError(_explain(error)) from None
+
+    @property
+    def limits(self) -> PictureLimits:
+        return PictureLimits(self.max_pixels, self.max_frames)
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the canonical JSON (sorted keys, no spaces, UTF-8) of everything that decides the output's bytes."""
+        document = {
+            "version": DIGEST_VERSION,
+            "transform": self.transform.to_mapping(),
+            "detector": self.detector,
+            "detector_options": self.detector_options,
+            "max_pixels": self.max_pixels,
+            "max_frames": self.max_frames,
+        }
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_job(path: str | os.PathLike[str], **overrides: Any) -> JobConfig:
+    """A job from a YAML file; `overrides` (None: not given) come from the command line and win.
+
+    Raises:
+        MisuseError: the file cannot be read, is no mapping, or holds a wrong setting; says which.
+    """
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as handle:
+            values = yaml.safe_load(handle)
+    except (OSError, UnicodeDecodeError) as error:
+        raise MisuseError(f"{os.fspath(path)} cannot be read: {error}.") from None
+    except yaml.YAMLError as error:
+        raise MisuseError(f"{os.fspath(path)} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise MisuseError(f"{os.fspath(path)} holds no settings.", advice='Write it as "src: ...", "dst: ..." and so on.')
+    try:
+        return JobConfig.from_mapping({**values, **{key: value for key, value in overrides.items() if value is not None}})
+    except MisuseError as error:
+        raise MisuseError(f"{os.fspath(path)}: {error.message}", advice=error.advice) from None
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    """Pydantic's findings as sentences, without its links and without the values, which may be anything."""
+    lines = []
+    for found in error.errors(include_url=False, include_input=False):
+        place = ".".join(str(part) for part in found["loc"])
+        if found["type"] == "extra_forbidden":
+            names = Workers.model_fields if place.startswith("workers.") else JobConfig.model_fields
+            near = difflib.get_close_matches(place.rpartition(".")[2], names, n=1)
+            lines.append(f"{place!r} is not a setting of a job" + (f'; did you mean "{near[0]}"?' if near else "."))
+        elif found["type"] == "missing":
+            lines.append(f"{place!r} is missing.")
+        else:
+            lines.append(f"{place + ': ' if place else ''}{found['msg'].removeprefix('Value error, ')}.")
+    return " ".join(lines)

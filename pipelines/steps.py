@@ -1,0 +1,224 @@
+"""The stages between reading and writing, pure: records in, records out, safe to run twice. They know no engine and no files.
+
+A sample in which anything cannot be looked at goes to quarantine as a whole; a face that cannot be transformed is filled.
+Nothing is passed on because something failed.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from diffpriv.errors import DetectorError
+from diffpriv.faces.compositing import apply_patches
+from diffpriv.faces.types import Face
+from diffpriv.transforms import FaceRequest, FaceResult, FaceTransform, fill_face
+from keys.context import ShardContext
+from keys.sealing import FaceSecret
+from keys.sources import KeySource
+from pipelines.errors import BadImageError
+from pipelines.images import DecodedPicture, PictureLimits, decode, encode, later_frames
+from pipelines.samples import (
+    DetectedSample,
+    FaceOutcome,
+    Picture,
+    PictureFaces,
+    ProtectedSample,
+    QuarantinedSample,
+    Sample,
+)
+
+TRANSFORM_LABEL = "diffpriv/v1/transform"
+PIXELS_AT_ONCE = 40_000_000  # decoded at a time, 120 MB: bounds an actor's memory whatever its batch size
+
+
+class Detector(Protocol):
+    """What this module asks of `diffpriv.detectors`."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Face]]: ...
+
+
+def detect(samples: Sequence[Sample], detector: Detector, limits: PictureLimits) -> list[DetectedSample | QuarantinedSample]:
+    """Find the faces of every picture, later frames of animations included. One result per sample, in order."""
+    results: list[DetectedSample | QuarantinedSample] = []
+    for sample in samples:
+        try:
+            found = tuple(_look_at(picture, detector, limits) for picture in sample.pictures)
+        except _Unusable as error:
+            results.append(QuarantinedSample(sample.shard, sample.index, sample.key, str(error)))
+            continue
+        faces = tuple(one for one in found if one.faces or one.first_frame_only)
+        results.append(DetectedSample(sample.shard, sample.index, sample.key, len(sample.pictures), faces))
+    return results
+
+
+class _Unusable(Exception):
+    """Why a sample goes to quarantine."""
+
+
+def _look_at(picture: Picture, detector: Detector, limits: PictureLimits) -> PictureFaces:
+    try:
+        decoded = decode(picture.data, limits)
+        faces = tuple(_detect_one(detector, decoded.pixels))
+        # An animation whose later frames show nobody keeps its bytes; one that does is cut to its (protected) first frame.
+        later = any(_detect_one(detector, frame) for frame in later_frames(decoded)) if decoded.frames > 1 else False
+    except BadImageError as error:
+        raise _Unusable(f"{picture.field or 'picture'}: {error}") from None
+    except DetectorError as error:
+        raise _Unusable(f"{picture.field or 'picture'}: the detector failed: {error}") from None
+    except Exception as error:  # the class only: a message could quote pixels
+        raise _Unusable(f"{picture.field or 'picture'}: the detector failed ({type(error).__name__})") from None
+    return PictureFaces(picture, faces, later)
+
+
+def _detect_one(detector: Detector, pixels: np.ndarray) -> list[Face]:
+    (faces,) = detector.detect([pixels])
+    return faces
+
+
+@dataclass(eq=False)
+class _Work:
+    """A picture on its way through `protect`: opened, with one request per face."""
+
+    found: PictureFaces
+    decoded: DecodedPicture
+    requests: list[FaceRequest]
+
+
+def protect(
+    samples: Sequence[DetectedSample], transform: FaceTransform, key_source: KeySource, context: ShardContext
+) -> tuple[list[ProtectedSample | QuarantinedSample], list[FaceSecret]]:
+    """Replace the faces of samples of one shard. One result per sample, in order, and the secrets of what was replaced.
+
+    The secrets go to `keys.sealing.seal_part` in this process and nowhere else. A face whose result has no payload cannot be
+    recovered, so its key is forgotten here.
+    """
+    results: list[ProtectedSample | QuarantinedSample] = []
+    secrets: list[FaceSecret] = []
+    for group in _bounded(samples):
+        for sample, outcome in zip(group, _protect_group(group, transform, key_source, context), strict=True):
+            if isinstance(outcome, str):
+                results.append(QuarantinedSample(sample.shard, sample.index, sample.key, outcome))
+            else:
+                results.append(outcome[0])
+                secrets += outcome[1]
+    return results, secrets
+
+
+def _bounded(samples: Sequence[DetectedSample]) -> Iterator[list[DetectedSample]]:
+    """Runs of samples whose encoded pictures are small enough to be open together; a result never depends on the cut."""
+    group: list[DetectedSample] = []
+    size = 0
+    for sample in samples:
+        bytes_here = sum(len(found.picture.data) for found in sample.found)
+        if group and size + bytes_here > PIXELS_AT_ONCE // 8:  # photos take a byte or less per 8 pixels of this bound
+            yield group
+            group, size = [], 0
+        group.append(sample)
+        size += bytes_here
+    if group:
+        yield group
+
+
+def _protect_group(
+    samples: Sequence[DetectedSample], transform: FaceTransform, key_source: KeySource, context: ShardContext
+) -> list[str | tuple[ProtectedSample, list[FaceSecret]]]:
+    opened: list[str | list[_Work]] = []
+    keys = {}
+    for sample in samples:
+        works: list[_Work] = []
+        number = 0
+        try:
+            for found in sample.found:
+                decoded = decode(found.picture.data, PictureLimits(max_frames=1 << 30))
+                work = _Work(found, decoded, [])
+                for face in found.faces:
+                    key = keys[sample.index, number] = key_source.face_key(context, sample.key, number)
+                    work.requests.append(FaceRequest(decoded.pixels, face, key.derive(TRANSFORM_LABEL)))
+                    number += 1
+                works.append(work)
+            opened.append(works)
+        except BadImageError as error:
+            opened.append(str(error))
+    requests = [request for works in opened if not isinstance(works, str) for work in works for request in work.requests]
+    faces = iter(_transform_all(transform, requests))
+    outcomes: list[str | tuple[ProtectedSample, list[FaceSecret]]] = []
+    for sample, state in zip(samples, opened, strict=True):
+        if isinstance(state, str):
+            outcomes.append(state)
+            continue
+        done = [(work, [next(faces) for _ in work.requests]) for work in state]
+        try:
+            changed = tuple(Picture(work.found.picture.field, _redraw(work, results)) for work, results in done)
+        except BadImageError as error:
+            outcomes.append(str(error))
+            continue
+        fields = [work.found.picture.field for work, results in done for _ in results]
+        results = [result for _, many in done for result in many]
+        outcomes.append(
+            (
+                ProtectedSample(
+                    sample.shard,
+                    sample.index,
+                    sample.key,
+                    sample.pictures,
+                    changed,
+                    tuple(
+                        _outcome(field, number, result)
+                        for number, (field, result) in enumerate(zip(fields, results, strict=True))
+                    ),
+                ),
+                [
+                    FaceSecret(sample.key, number, keys[sample.index, number], result.payload)
+                    for number, result in enumerate(results)
+                    if result.payload
+                ],
+            )
+        )
+    return outcomes
+
+
+def _outcome(field: str, number: int, result: FaceResult) -> FaceOutcome:
+    return FaceOutcome(
+        field, number, result.status, result.reason, result.attempts, result.similarity, recoverable=bool(result.payload)
+    )
+
+
+def _redraw(work: _Work, results: Iterable[FaceResult]) -> bytes:
+    return encode(work.decoded, apply_patches(work.decoded.pixels, [result.patch for result in results]))
+
+
+def _transform_all(transform: FaceTransform, requests: list[FaceRequest]) -> list[FaceResult]:
+    """All faces together; if that fails, one by one, and what fails alone is filled."""
+    if not requests:
+        return []
+    try:
+        return _checked(requests, transform.protect(requests))
+    except Exception:
+        return [_transform_one(transform, request) for request in requests]
+
+
+def _transform_one(transform: FaceTransform, request: FaceRequest) -> FaceResult:
+    try:
+        return _checked([request], transform.protect([request]))[0]
+    except Exception as error:
+        # The class only: a message could quote what it failed on.
+        return fill_face(request, f"the transformation failed ({type(error).__name__})")
+
+
+def _checked(requests: Sequence[FaceRequest], results: list[FaceResult]) -> list[FaceResult]:
+    """A transformation that breaks its contract must not leave a face as it was."""
+    if len(results) != len(requests):
+        raise ValueError(f"{len(results)} results for {len(requests)} faces")
+    for request, result in zip(requests, results, strict=True):
+        height, width = request.image.shape[:2]
+        rows, columns = result.patch.alpha.shape
+        if result.patch.y + rows > height or result.patch.x + columns > width:
+            raise ValueError("a patch reaches outside its picture")
+        if not result.patch.alpha.any():
+            raise ValueError("a patch covers nothing")
+    return results
