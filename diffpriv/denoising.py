@@ -1,0 +1,70 @@
+"""One evaluation of the conditional denoiser and one deterministic DDIM step, shared by sampling and inversion.
+
+Source: Song et al. 2021 (DDIM), eq. 12 with eta = 0; Salimans and Ho 2022 for the v-parametrisation.
+Pure: no files, no global random state.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from diffpriv.models.msi import stage_of
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the denoiser sees of the picture: the latent of the crop with the face blanked, and the blanked region."""
+
+    latent: torch.Tensor  # (batch, 8, 16, 16)
+    mask: torch.Tensor  # (batch, 1, 16, 16) in [0, 1], 1 where blanked
+
+    def rows(self, index: slice) -> "Surroundings":
+        return Surroundings(self.latent[index], self.mask[index])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    clean: torch.Tensor  # the one-step estimate of the clean latent
+    noise: torch.Tensor
+
+
+class Denoiser:
+    """The noise predictor e(z_t, t, c) with its schedule; stateless between calls."""
+
+    def __init__(self, unet: UNet2DConditionModel, scheduler: DDIMScheduler) -> None:
+        self.unet = unet
+        self.alphas = scheduler.alphas_cumprod.double()
+        self._scheduler = scheduler
+
+    def timesteps(self, steps: int, strength: float = 1.0) -> list[int]:
+        """Decreasing timesteps of a `steps`-step run, the first one at `strength` of the schedule (1: pure noise)."""
+        total = self._scheduler.config["num_train_timesteps"]
+        grid = [round(total * strength * (steps - index) / steps) - 1 for index in range(steps)]
+        return [max(0, timestep) for timestep in grid]
+
+    def coefficients(self, timestep: int) -> tuple[float, float]:
+        """(signal, spread) = sqrt(abar_t), sqrt(1 - abar_t); timestep -1 is the clean latent."""
+        if timestep < 0:
+            return 1.0, 0.0
+        alpha = float(self.alphas[timestep])
+        return alpha**0.5, (1 - alpha) ** 0.5
+
+    def predict(self, noisy: torch.Tensor, timestep: int, tokens: torch.Tensor, surroundings: Surroundings) -> Prediction:
+        """One UNet evaluation.
+
+        Args:
+            noisy: (batch, 8, 16, 16). tokens: all stages, (batch, 10, tokens, token_dim).
+        """
+        stage = stage_of(timestep)
+        model_input = torch.cat([noisy, surroundings.latent, surroundings.mask], 1)
+        output = self.unet(model_input, timestep, encoder_hidden_states=tokens[:, stage]).sample
+        signal, spread = self.coefficients(timestep)
+        if self._scheduler.config["prediction_type"] == "v_prediction":
+            return Prediction(signal * noisy - spread * output, spread * noisy + signal * output)
+        return Prediction((noisy - spread * output) / max(signal, 1e-4), output)
+
+    def step(self, prediction: Prediction, to_timestep: int) -> torch.Tensor:
+        """The DDIM state at `to_timestep` on the straight line through the prediction (eq. 12, eta = 0)."""
+        signal, spread = self.coefficients(to_timestep)
+        return signal * prediction.clean + spread * prediction.noise

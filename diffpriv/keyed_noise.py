@@ -1,0 +1,54 @@
+"""All randomness of a face, drawn from its seed by a cryptographic stream; never from a global generator.
+
+stream(seed, label) = ChaCha20 keystream (RFC 8439, counter from 0) under HKDF-SHA256(seed, info = "diffpriv/v1/noise/" || label).
+Distinct labels (attempt number, purpose) give independent streams; without the seed they cannot be told from random.
+Pure: same seed, label and shape give the same numbers on every machine.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+SEED_BYTES = 32
+# Normals are rounded to this, so that the last bits of another machine's logarithm or cosine do not show.
+_GRID = 2.0**-16
+
+
+def keyed_bytes(seed: bytes, label: str, length: int) -> bytes:
+    """`length` bytes of the face's stream named `label`.
+
+    Raises:
+        ValueError: the seed is not 32 bytes.
+    """
+    if len(seed) != SEED_BYTES:
+        raise ValueError(f"a seed has {SEED_BYTES} bytes, this one {len(seed)}")
+    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"diffpriv/v1/noise/" + label.encode()).derive(seed)
+    return Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(length))
+
+
+def keyed_uniform(seed: bytes, label: str, count: int) -> np.ndarray:
+    """(count,) float64 strictly inside (0, 1), 53 random bits each."""
+    words = np.frombuffer(keyed_bytes(seed, label, 8 * count), dtype="<u8")
+    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def keyed_normal(seed: bytes, label: str, shape: Sequence[int]) -> np.ndarray:
+    """Standard normal numbers of the given shape, float32 (Box and Muller 1958)."""
+    count = math.prod(shape)
+    pairs = (count + 1) // 2
+    uniform = keyed_uniform(seed, label, 2 * pairs)
+    radius = np.sqrt(-2 * np.log(uniform[:pairs]))
+    angle = 2 * np.pi * uniform[pairs:]
+    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+    return (np.round(normal / _GRID) * _GRID).astype(np.float32).reshape(tuple(shape))
+
+
+def keyed_signs(seed: bytes, label: str, shape: Sequence[int]) -> np.ndarray:
+    """+1 or -1 with equal chance, float32: the simplest secret orthogonal map of a noise map."""
+    count = math.prod(shape)
+    bits = np.unpackbits(np.frombuffer(keyed_bytes(seed, label, (count + 7) // 8), np.uint8))[:count]
+    return (1.0 - 2.0 * bits.astype(np.float32)).reshape(tuple(shape))

@@ -1,0 +1,102 @@
+"""Multi-scale inversion (MSI), amortised: one forward pass turns a crop into its conditional embeddings, key-E.
+
+He et al. 2023 (Diff-Privacy), section 3.2, fit a multi-scale inversion module anew for every picture. Here it is trained once
+over many faces together with the denoiser: features at three depths of a small convolutional encoder are normalised and
+quantised (this is key-E, 3 x 160 signed bytes), then mixed by a learned table into 10 stage embeddings. Stage b conditions
+the timesteps [100 b, 100 (b + 1)): shallow features weigh more at low noise, deep ones at high noise.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+from torch.nn import functional
+
+from diffpriv.models.autoencoder import ResidualBlock
+
+STAGES = 10
+DEPTHS = 3
+QUANTISATION_STEP = 1 / 32  # of a unit-variance feature; int8 then spans about four standard deviations
+
+
+@dataclass
+class InverterOutput:
+    """features: (batch, 3, dim), zero mean and unit variance per depth; what `quantise` turns into key-E."""
+
+    features: torch.Tensor
+
+
+class MultiScaleInverter(ModelMixin, ConfigMixin):
+    """Crop latent -> key-E -> stage tokens for the denoiser's cross-attention.
+
+    Args:
+        latent_channels: of the autoencoder, input (batch, latent_channels, 16, 16).
+        channels: widths at 16 x 16, 8 x 8 and 4 x 4.
+        dim: numbers per depth in key-E.
+        tokens, token_dim: cross-attention tokens per stage and their width.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 8,
+        channels: tuple[int, int, int] = (64, 96, 128),
+        dim: int = 160,
+        tokens: int = 4,
+        token_dim: int = 128,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(latent_channels, channels[0], 3, padding=1)
+        self.blocks = nn.ModuleList([ResidualBlock(width) for width in channels])
+        self.downs = nn.ModuleList(
+            [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in zip(channels, channels[1:], strict=False)]
+        )
+        self.heads = nn.ModuleList([nn.Linear(width * 16, dim) for width in channels])
+        # Stage b looks at depth d with weight falling with |b/9 - d/2|: shallow for low noise, deep for high noise.
+        stage, depth = torch.arange(STAGES)[:, None] / (STAGES - 1), torch.arange(DEPTHS)[None] / (DEPTHS - 1)
+        preference = 1 - (stage - depth).abs()
+        self.stage_table = nn.Parameter(preference[:, :, None].repeat(1, 1, dim))
+        self.project = nn.Linear(dim, tokens * token_dim)
+        self.stage_bias = nn.Parameter(torch.randn(STAGES, tokens, token_dim) * 0.1)
+        self.null_tokens = nn.Parameter(torch.randn(tokens, token_dim) * 0.1)
+        self.tokens, self.token_dim = tokens, token_dim
+
+    def forward(self, latent: torch.Tensor) -> InverterOutput:
+        hidden = self.stem(latent)
+        features = []
+        for index, (block, head) in enumerate(zip(self.blocks, self.heads, strict=True)):
+            if index:
+                hidden = self.downs[index - 1](hidden)
+            hidden = block(hidden)
+            pooled = functional.adaptive_avg_pool2d(functional.silu(hidden), 4).flatten(1)
+            features.append(functional.layer_norm(head(pooled), (head.out_features,)))
+        return InverterOutput(torch.stack(features, 1))
+
+    @staticmethod
+    def quantise(features: torch.Tensor) -> torch.Tensor:
+        """key-E as it is stored: (batch, 3, dim) int8."""
+        return (features / QUANTISATION_STEP).round().clamp(-127, 127).to(torch.int8)
+
+    @staticmethod
+    def dequantise(stored: torch.Tensor) -> torch.Tensor:
+        return stored.float() * QUANTISATION_STEP
+
+    def stage_tokens(self, features: torch.Tensor) -> torch.Tensor:
+        """All 10 stage embeddings, (batch, 10, tokens, token_dim), from features (batch, 3, dim)."""
+        mixed = torch.einsum("bdk,sdk->bsk", features, self.stage_table)
+        mixed = functional.layer_norm(mixed, mixed.shape[-1:])
+        tokens = self.project(mixed).unflatten(-1, (self.tokens, self.token_dim))
+        return tokens + self.stage_bias
+
+    def null_stage_tokens(self, batch: int) -> torch.Tensor:
+        """What the denoiser sees when it is told nothing about the face, (batch, 10, tokens, token_dim)."""
+        return self.null_tokens.expand(batch, STAGES, -1, -1)
+
+
+def stage_of(timestep: torch.Tensor | int) -> torch.Tensor | int:
+    """Which of the 10 embeddings conditions this timestep: floor(10 t / 1000)."""
+    return timestep * STAGES // 1000

@@ -1,0 +1,175 @@
+"""What a face record carries for recovery: byte layouts of the tiers `image`, `keys` and `exact`.
+
+A payload is sealed under its face's record before it leaves the worker; in the clear it is as sensitive as the face.
+
+    offset  size  field
+         0     1  format version (1)
+         1     1  tier: 1 image, 2 keys, 3 exact
+         2     1  task: 0 anonymize, 1 hide
+         3     1  inversion steps (0 where no key-I)
+         4    16  crop geometry a, b, x, y: four float32; picture to crop is [[a, -b, x], [b, a, y]]
+        20     8  picture width and height: two uint32
+        28     8  difference hash of the original crop (64 bits): how close a recovery comes
+        36    16  digest of the original crop: HMAC-SHA256 under HKDF of the seed, cut to 16 bytes
+    image and keys:
+        52   480  key-E, 3 x 160 int8
+    keys:
+       532  3072  key-I, 2048 numbers of 12 bits in pairs (3 bytes a pair), two's complement, in steps of 1/400
+    exact:
+        52     8  patch position x, y: two uint32
+        60     n  the covered pixels of the original picture, PNG
+Integers and floats are big-endian. Decoding fails closed on any other version, tier or length.
+"""
+
+import hmac
+import io
+import struct
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from diffpriv.errors import RecoveryError
+from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
+from diffpriv.keyed_noise import keyed_bytes
+from diffpriv.transforms.base import FaceRequest, Patch
+
+FORMAT_VERSION = 1
+TIERS = {"image": 1, "keys": 2, "exact": 3}
+TASKS = {"anonymize": 0, "hide": 1}
+KEY_E_SHAPE = (3, 160)
+KEY_I_SHAPE = (8, 16, 16)
+KEY_I_STEP = 1 / 400
+_HEADER = struct.Struct(">BBBB4fII8s16s")
+
+
+@dataclass(frozen=True, eq=False)
+class RecoveryPayload:
+    """A payload, decoded. Fields a tier does not carry are None."""
+
+    tier: str
+    task: str
+    inversion_steps: int
+    matrix: np.ndarray  # (2, 3) float64, picture to crop
+    picture_size: tuple[int, int]  # width, height
+    crop_hash: bytes  # 8 bytes
+    crop_digest: bytes  # 16 bytes
+    key_e: np.ndarray | None = None  # (3, 160) int8
+    key_i: np.ndarray | None = None  # (8, 16, 16) float32
+    covered: np.ndarray | None = None  # (h, w, 3) uint8 RGB, the original pixels
+    position: tuple[int, int] | None = None  # x, y of `covered` in the picture
+
+
+def difference_hash(crop: np.ndarray) -> bytes:
+    """64 bits: in an 8 x 9 grey miniature, is each place brighter than its right neighbour? Close pictures differ in few bits."""
+    grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
+    return np.packbits(grey[:, :-1] > grey[:, 1:]).tobytes()
+
+
+def hash_distance(first: bytes, second: bytes) -> int:
+    """Number of differing bits, 0 to 64; about 32 for unrelated crops."""
+    return int(np.unpackbits(np.frombuffer(first, np.uint8) ^ np.frombuffer(second, np.uint8)).sum())
+
+
+def crop_digest(seed: bytes, crop: np.ndarray) -> bytes:
+    """Keyed, so that nobody without the face's seed can test a list of suspects against it."""
+    return hmac.digest(keyed_bytes(seed, "crop-digest", 32), crop.tobytes(), "sha256")[:16]
+
+
+def _header(tier: str, task: str, inversion_steps: int, request: FaceRequest) -> tuple[bytes, np.ndarray]:
+    matrix = stored_matrix(request)
+    crop = warp_to_crop(request.image, matrix)
+    height, width = request.image.shape[:2]
+    geometry = (matrix[0, 0], matrix[1, 0], matrix[0, 2], matrix[1, 2])
+    digest = crop_digest(request.seed, crop)
+    fields = (FORMAT_VERSION, TIERS[tier], TASKS[task], inversion_steps, *geometry, width, height, difference_hash(crop), digest)
+    return _HEADER.pack(*fields), crop
+
+
+def stored_matrix(request: FaceRequest) -> np.ndarray:
+    """The crop geometry after rounding to what a payload stores, so that protection and recovery use the same one."""
+    matrix = face_to_crop_matrix(request.face.landmarks)
+    a, b, x, y = np.array([matrix[0, 0], matrix[1, 0], matrix[0, 2], matrix[1, 2]], np.float32).astype(np.float64)
+    return np.array([[a, -b, x], [b, a, y]])
+
+
+def pack_key_i(noise_map: np.ndarray) -> bytes:
+    """(8, 16, 16) float32 -> 3,072 bytes; values beyond +-5.1 are clipped."""
+    steps = np.clip(np.rint(noise_map.ravel() / KEY_I_STEP), -2048, 2047).astype(np.int32) & 0xFFF
+    first, second = steps[0::2], steps[1::2]
+    packed = np.stack([first >> 4, ((first & 0xF) << 4) | (second >> 8), second & 0xFF], 1)
+    return packed.astype(np.uint8).tobytes()
+
+
+def unpack_key_i(packed: bytes) -> np.ndarray:
+    triples = np.frombuffer(packed, np.uint8).reshape(-1, 3).astype(np.int32)
+    first, second = (triples[:, 0] << 4) | (triples[:, 1] >> 4), ((triples[:, 1] & 0xF) << 8) | triples[:, 2]
+    steps = np.stack([first, second], 1).ravel()
+    steps = np.where(steps >= 2048, steps - 4096, steps)
+    return (steps * KEY_I_STEP).astype(np.float32).reshape(KEY_I_SHAPE)
+
+
+def encode_keys(
+    request: FaceRequest, task: str, key_e: np.ndarray, key_i: np.ndarray | None = None, inversion_steps: int = 0
+) -> bytes:
+    """Payload of the tier `image` (no key-I) or `keys`.
+
+    Args:
+        key_e: (3, 160) int8. key_i: (8, 16, 16) float32 or None.
+    """
+    header, _ = _header("image" if key_i is None else "keys", task, inversion_steps, request)
+    return header + np.ascontiguousarray(key_e, np.int8).tobytes() + (b"" if key_i is None else pack_key_i(key_i))
+
+
+def encode_exact(request: FaceRequest, patch: Patch, task: str = "anonymize") -> bytes:
+    """Payload of the tier `exact`: the pixels that the patch covers, losslessly."""
+    header, _ = _header("exact", task, 0, request)
+    rows, columns = patch.alpha.shape
+    covered = request.image[patch.y : patch.y + rows, patch.x : patch.x + columns]
+    stored = io.BytesIO()
+    Image.fromarray(covered).save(stored, format="PNG", compress_level=6)
+    return header + struct.pack(">II", patch.x, patch.y) + stored.getvalue()
+
+
+def decode_payload(payload: bytes) -> RecoveryPayload:
+    """Read a payload.
+
+    Raises:
+        RecoveryError: empty, cut short, or of another version.
+    """
+    if not payload:
+        raise RecoveryError("This face was protected with recovery tier none.", advice="Nothing was kept; it cannot be recovered.")
+    if len(payload) < _HEADER.size or payload[0] != FORMAT_VERSION:
+        raise RecoveryError(
+            f"The face record holds a payload of {len(payload)} bytes in format {payload[0]}; this program reads format {FORMAT_VERSION}.",
+            advice="Use the release that wrote it, or restore the key file from a backup if it is damaged.",
+        )
+    _, tier_code, task_code, steps, a, b, x, y, width, height, crop_hash, digest = _HEADER.unpack_from(payload)
+    names = {code: name for name, code in TIERS.items()}
+    tasks = {code: name for name, code in TASKS.items()}
+    body = payload[_HEADER.size :]
+    key_e_size, key_i_size = int(np.prod(KEY_E_SHAPE)), int(np.prod(KEY_I_SHAPE)) * 3 // 2
+    sizes = {1: key_e_size, 2: key_e_size + key_i_size}
+    if tier_code not in names or task_code not in tasks or (tier_code in sizes and len(body) != sizes[tier_code]):
+        raise RecoveryError(
+            f"The face record's payload is damaged (tier {tier_code}, task {task_code}, {len(body)} bytes of material).",
+            advice="Restore the key file from a backup.",
+        )
+    common = {
+        "tier": names[tier_code],
+        "task": tasks[task_code],
+        "inversion_steps": steps,
+        "matrix": np.array([[a, -b, x], [b, a, y]], np.float64),
+        "picture_size": (width, height),
+        "crop_hash": crop_hash,
+        "crop_digest": digest,
+    }
+    if tier_code == TIERS["exact"]:
+        position = struct.unpack_from(">II", body)
+        with Image.open(io.BytesIO(body[8:])) as stored:
+            covered = np.asarray(stored.convert("RGB"))
+        return RecoveryPayload(**common, covered=covered, position=(position[0], position[1]))  # type: ignore[arg-type]
+    key_e = np.frombuffer(body[:key_e_size], np.int8).reshape(KEY_E_SHAPE)
+    key_i = unpack_key_i(body[key_e_size:]) if tier_code == TIERS["keys"] else None
+    return RecoveryPayload(**common, key_e=key_e, key_i=key_i)  # type: ignore[arg-type]

@@ -1,0 +1,151 @@
+"""The three stages of Diff-Privacy as one diffusers pipeline: create_key, protect, recover.
+
+Source: He et al. 2023, *Diff-Privacy: Diffusion-based Face Privacy Protection* (arXiv 2309.05330). Differences on purpose: MSI is
+amortised (one forward pass a face), the denoiser sees the surroundings of the face, and everything random comes from a
+face's seed. Works on aligned crops; finding faces and putting them back is `diffpriv.faces`. Knows no files beyond its own model
+folder, no engine and no key store.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from torch.nn import functional
+
+from diffpriv.denoising import Denoiser, Surroundings
+from diffpriv.energies.hiding import HidingEnergy
+from diffpriv.energies.identity import IdentityEnergy
+from diffpriv.faces.compositing import face_mask
+from diffpriv.faces.masks import blank_mask
+from diffpriv.guidance import Energy, guidance_direction, guided
+from diffpriv.inversion import invert, regenerate
+from diffpriv.keyed_noise import keyed_normal
+from diffpriv.models.autoencoder import FaceAutoencoder
+from diffpriv.models.msi import MultiScaleInverter
+from diffpriv.models.recognizer import FaceRecognizer
+from diffpriv.presets import Preset
+from diffpriv.schedules import scheduled_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class KeyOutput:
+    """Stage 1: what recovery needs. key_e (n, 3, 160) int8; key_i (n, 8, 16, 16) float32 or None; residual (n,) or None."""
+
+    key_e: torch.Tensor
+    key_i: torch.Tensor | None
+    residual: torch.Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class ProtectOutput:
+    """Stage 2: crops (n, 3, 128, 128) in [-1, 1], the new face blended into the original's surroundings; similarity (n,)."""
+
+    crops: torch.Tensor
+    similarity: torch.Tensor
+
+
+class DiffPrivacyPipeline(DiffusionPipeline):
+    """Reversible pseudonymisation of aligned face crops.
+
+    All methods take crops (n, 3, 128, 128), float32 RGB in [-1, 1], on the pipeline's device; n is free, but the bits of a
+    result depend on n (summation order in kernels), so callers that need reproducible bytes keep n fixed.
+    """
+
+    def __init__(
+        self,
+        vae: FaceAutoencoder,
+        unet: UNet2DConditionModel,
+        scheduler: DDIMScheduler,
+        msi: MultiScaleInverter,
+        recognizer: FaceRecognizer,
+    ) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, msi=msi, recognizer=recognizer)
+        self.denoiser = Denoiser(unet, scheduler)
+
+    def surroundings(self, crops: torch.Tensor) -> Surroundings:
+        """What the denoiser may see of these crops: the face region blanked."""
+        blank = torch.from_numpy(blank_mask(crops.shape[-1])).to(crops)[None, None]
+        mask = functional.avg_pool2d(blank, 8).expand(len(crops), -1, -1, -1)
+        return Surroundings(self.vae.encode(crops * (1 - blank)).latent, mask)
+
+    def nothing_around(self, count: int) -> Surroundings:
+        """Surroundings of a crop blanked whole: the condition under which key-I is made and read."""
+        blank = torch.zeros(1, 3, 128, 128, device=self.device)
+        latent = self.vae.encode(blank).latent.expand(count, -1, -1, -1)
+        return Surroundings(latent, torch.ones(count, 1, *latent.shape[2:], device=self.device))
+
+    @torch.no_grad()
+    def create_key(self, crops: torch.Tensor, preset: Preset, *, noise_map: bool = True) -> KeyOutput:
+        """Stage 1. key-E by one pass of MSI, quantised; key-I by deterministic inversion under the quantised key-E.
+
+        Args:
+            noise_map: False leaves key-I out (tiers that keep none), which saves nearly all of the cost.
+        """
+        latent = self.vae.encode(crops).latent
+        key_e = self.msi.quantise(self.msi(latent).features)
+        if not noise_map:
+            return KeyOutput(key_e, None, None)
+        tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
+        output = invert(
+            latent,
+            tokens,
+            self.nothing_around(len(crops)),
+            self.denoiser,
+            steps=preset.inversion_steps,
+            max_refinements=preset.inversion_refinements,
+        )
+        return KeyOutput(key_e, output.noise_map, output.residual)
+
+    @torch.no_grad()
+    def protect(
+        self, crops: torch.Tensor, key_e: torch.Tensor, seeds: Sequence[bytes], task: str, preset: Preset, *, attempt: int = 0
+    ) -> ProtectOutput:
+        """Stage 2: a new face for each crop, determined by its seed.
+
+        Args:
+            key_e: (n, 3, 160) int8 of the originals. seeds: n times 32 bytes.
+            task: "anonymize" or "hide". attempt: 0, 1, …: enters the noise, and later attempts push harder.
+        """
+        shape = self.vae.encode(crops[:1]).latent.shape[1:]
+        noise = torch.from_numpy(np.stack([keyed_normal(seed, f"start/{attempt}", shape) for seed in seeds])).to(crops)
+        surroundings = self.surroundings(crops)
+        # Later attempts of `anonymize` forget key-E altogether.
+        conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
+        tokens = scheduled_tokens(self.msi, self.msi.dequantise(key_e), conditional_from)
+        timesteps = self.denoiser.timesteps(preset.steps, preset.strength)
+        signal, spread = self.denoiser.coefficients(timesteps[0])
+        start = self.vae.encode(crops).latent if preset.strength < 1 else torch.zeros_like(noise)
+        state = signal * start + spread * noise
+
+        blend = torch.from_numpy(face_mask(crops.shape[-1])).to(crops)[None, None]
+        region = functional.avg_pool2d(blend, 8)
+
+        def to_crop(latent: torch.Tensor) -> torch.Tensor:
+            return blend * self.vae.decode(latent) + (1 - blend) * crops
+
+        energy = self._energy(task, crops, blend[0, 0], preset)
+        scale = preset.guidance_scale * (1 + 0.75 * attempt)
+        for index, timestep in enumerate(timesteps):
+            last = index + 1 == len(timesteps)
+            prediction = self.denoiser.predict(state, timestep, tokens, surroundings)
+            state = self.denoiser.step(prediction, -1 if last else timesteps[index + 1])
+            if (len(timesteps) - 1 - index) % preset.guidance_every == 0:
+                state = guided(state, guidance_direction(prediction.clean, to_crop, energy), region, scale)
+        result = to_crop(state).clamp(-1, 1)
+        similarity = (self.recognizer.embed_canonical(result) * self.recognizer.embed_canonical(crops)).sum(1)
+        return ProtectOutput(result, similarity)
+
+    def _energy(self, task: str, crops: torch.Tensor, region: torch.Tensor, preset: Preset) -> Energy:
+        if task == "hide":
+            return HidingEnergy(self.recognizer, crops, region, push=2.0, distance=0.5)
+        return IdentityEnergy([self.recognizer], crops, preset.margin)
+
+    @torch.no_grad()
+    def recover(self, key_e: torch.Tensor, key_i: torch.Tensor, *, steps: int) -> torch.Tensor:
+        """Stage 3, tier `keys`: the original crops, (n, 3, 128, 128) in [-1, 1], from the two keys alone."""
+        tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
+        latent = regenerate(key_i, tokens, self.nothing_around(len(key_e)), self.denoiser, steps=steps)
+        return self.vae.decode(latent).clamp(-1, 1)

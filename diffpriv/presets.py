@@ -1,0 +1,56 @@
+"""Settings of the method by name. Each number was measured with `benchmarks/privacy.py`, or is the paper's.
+
+`paper` keeps the released code's reference settings where they carry over to the builtin model (steps, strength, thresholds and
+energy weights); `quality` and `fast` are ours.
+"""
+
+from dataclasses import dataclass
+
+from diffpriv.errors import MisuseError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One task's settings.
+
+    Attributes:
+        steps: DDIM steps of protection, one UNet evaluation each.
+        strength: share of the schedule protection starts at; 1 starts from the keyed noise alone.
+        conditional_from: key-E conditions timesteps at or above this one; 1000 is never.
+        guidance_scale: length of a guided step as a share of the latent's RMS.
+        guidance_every: guide each k-th step, counted from the last.
+        margin: similarity to the original below which anonymize stops pushing.
+        inversion_steps, inversion_refinements: of key-I; recovery runs the same number of steps.
+    """
+
+    steps: int
+    strength: float
+    conditional_from: int
+    guidance_scale: float
+    guidance_every: int
+    margin: float
+    inversion_steps: int
+    inversion_refinements: int
+
+
+PRESETS: dict[tuple[str, str], Preset] = {
+    ("quality", "anonymize"): Preset(25, 1.0, 1000, 0.02, 1, -0.05, 12, 4),
+    ("fast", "anonymize"): Preset(10, 1.0, 1000, 0.04, 2, -0.05, 8, 3),
+    ("paper", "anonymize"): Preset(50, 0.6, 400, 0.01, 1, 0.0, 50, 0),
+    ("quality", "hide"): Preset(25, 1.0, 600, 0.03, 1, 0.0, 12, 4),
+    ("fast", "hide"): Preset(10, 1.0, 600, 0.05, 1, 0.0, 8, 3),
+    ("paper", "hide"): Preset(100, 0.8, 600, 0.015, 1, 0.0, 100, 0),
+}
+
+
+def load_preset(name: str, task: str) -> Preset:
+    """The settings of a preset for a task.
+
+    Raises:
+        MisuseError: no such preset or task.
+    """
+    try:
+        return PRESETS[name, task]
+    except KeyError:
+        known = sorted({preset for preset, _ in PRESETS})
+        raise MisuseError(f'No preset "{name}" for the task "{task}".', advice=f"Choose one of: {', '.join(known)}.") from None

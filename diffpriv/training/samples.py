@@ -1,0 +1,56 @@
+"""Sample sheets while training: what the model makes of held-out surroundings, for a person to look at.
+
+The first columns show held-out photos, so the sheets stay in the run's folder and never enter the repository.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from diffpriv.denoising import Denoiser, Surroundings
+from diffpriv.faces.masks import blank_mask
+from diffpriv.inversion import invert, regenerate
+from diffpriv.models.autoencoder import FaceAutoencoder
+from diffpriv.models.msi import MultiScaleInverter
+
+
+def to_pixels(decoded: torch.Tensor) -> np.ndarray:
+    """(n, 3, h, w) in [-1, 1] -> (n, h, w, 3) uint8."""
+    scaled = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()
+
+
+@torch.no_grad()
+def save_sample_sheet(folder: Path, autoencoder: FaceAutoencoder, crops: np.ndarray, steps: int = 25, name: str = "samples.png") -> None:
+    """Six rows of blocks: photo, context with noise, with key-E, key-E + key-I, no context at all, autoencoder alone."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32).eval()
+    msi = MultiScaleInverter.from_pretrained(folder / "msi", torch_dtype=torch.float32).eval()
+    denoiser = Denoiser(unet, DDIMScheduler.from_pretrained(folder / "scheduler"))
+    autoencoder = autoencoder.cpu()
+    photos = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
+    count = len(photos)
+    blank = torch.from_numpy(blank_mask())[None, None]
+    mask = torch.nn.functional.avg_pool2d(blank, 8).expand(count, 1, 16, 16)
+    seen = Surroundings(autoencoder.encode(photos * (1 - blank)).latent, mask)
+    nothing = Surroundings(autoencoder.encode(torch.zeros_like(photos)).latent, torch.ones_like(mask))
+    latent = autoencoder.encode(photos).latent
+    key = msi.stage_tokens(msi.dequantise(msi.quantise(msi(latent).features)))
+    null = msi.null_stage_tokens(count)
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
+    inverted = invert(latent, key, nothing, denoiser, steps=steps)
+    rows = [
+        photos,
+        autoencoder.decode(regenerate(noise, null, seen, denoiser, steps=steps)),
+        autoencoder.decode(regenerate(noise, key, seen, denoiser, steps=steps)),
+        autoencoder.decode(regenerate(inverted.noise_map, key, nothing, denoiser, steps=steps)),
+        autoencoder.decode(regenerate(noise, null, nothing, denoiser, steps=steps)),
+        autoencoder.decode(latent),
+    ]
+    recovered = rows[3].clamp(-1, 1)
+    psnr = 10 * torch.log10(4 / (recovered - photos).square().mean((1, 2, 3)))
+    print(f"recovery from key-E and key-I: {float(psnr.mean()):.2f} dB, worst residual {float(inverted.residual.max()):.4f}")
+    sheet = np.concatenate([np.concatenate(list(to_pixels(row)), 1) for row in rows], 0)
+    cv2.imwrite(str(folder / name), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

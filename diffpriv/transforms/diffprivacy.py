@@ -1,0 +1,145 @@
+"""The method behind the interface of `FaceTransform`: crops out of pictures, the pipeline's three stages, patches back.
+
+Faces run in micro-batches of one fixed size (the last one padded), because kernels may sum in another order for another
+batch shape: so a face's bytes depend on nothing but its picture, its seed, the settings and the kind of device.
+Every result is checked by a recogniser; a face over the limit is tried again with another draw and a stronger push, and filled when
+no attempt is left.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from diffpriv.config import TransformConfig
+from diffpriv.errors import ModelError
+from diffpriv.faces.alignment import warp_to_crop
+from diffpriv.faces.compositing import crop_to_patch, face_mask
+from diffpriv.payloads import encode_exact, encode_keys, stored_matrix
+from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
+from diffpriv.presets import Preset, load_preset
+from diffpriv.transforms.base import FaceRequest, FaceResult, fill_face, fill_patch
+from diffpriv.weights import load_pipeline, resolve_model, weights_digest
+
+MICRO_BATCH = 8
+LIMIT_FALSE_ACCEPT_RATE = "0.001"
+
+
+class DiffPrivacyTransform:
+    """Args:
+    pipeline: the model, in evaluation mode, on its device.
+    config: the settings; `similarity_limit` None is the recogniser's threshold at a false-accept rate of 1e-3.
+    digest: names the weights.
+    """
+
+    def __init__(self, pipeline: DiffPrivacyPipeline, config: TransformConfig, digest: str) -> None:
+        self.pipeline = pipeline
+        self.config = config
+        self.preset: Preset = load_preset(config.preset, config.task)
+        self._digest = digest
+        self.similarity_limit = self._resolve_limit()
+
+    @property
+    def identity(self) -> str:
+        return f"diffprivacy/1 weights {self._digest[:16]}"
+
+    def _resolve_limit(self) -> float:
+        if self.config.similarity_limit is not None:
+            return self.config.similarity_limit
+        thresholds = self.pipeline.recognizer.config.get("thresholds") or {}
+        if LIMIT_FALSE_ACCEPT_RATE not in thresholds:
+            raise ModelError(
+                "This recogniser's folder names no threshold, so there is no limit to check faces against.",
+                advice="Give similarity_limit, or a recogniser whose config.json has thresholds.",
+            )
+        return float(thresholds[LIMIT_FALSE_ACCEPT_RATE])
+
+    def protect(self, requests: Sequence[FaceRequest]) -> list[FaceResult]:
+        """New faces for all requests, micro-batch by micro-batch."""
+        results: list[FaceResult] = []
+        for start in range(0, len(requests), MICRO_BATCH):
+            results += self._protect_batch(requests[start : start + MICRO_BATCH])
+        return results
+
+    def _protect_batch(self, requests: Sequence[FaceRequest]) -> list[FaceResult]:
+        matrices = [stored_matrix(request) for request in requests]
+        originals = [warp_to_crop(request.image, matrix) for request, matrix in zip(requests, matrices, strict=True)]
+        crops = to_tensor(_padded(originals), self.pipeline.device)
+        seeds = _padded([request.seed for request in requests])
+        key = self.pipeline.create_key(crops, self.preset, noise_map=self.config.recovery == "keys")
+        results: list[FaceResult | None] = [None] * len(requests)
+        similarity = [0.0] * len(requests)
+        for attempt in range(self.config.max_attempts):
+            # The whole batch runs again, finished faces included: its shape, and so every face's bits, must not change.
+            output = self.pipeline.protect(crops, key.key_e, seeds, self.config.task, self.preset, attempt=attempt)
+            pixels = to_pixels(output.crops)
+            measured = self._similarity(pixels, crops)
+            for row, request in enumerate(requests):
+                if results[row] is not None:
+                    continue
+                similarity[row] = measured[row]
+                if self._acceptable(measured[row]):
+                    patch = crop_to_patch(request.image, pixels[row], matrices[row], face_mask())
+                    payload = self._payload(request, key, row)
+                    if self.config.recovery == "exact":
+                        payload = encode_exact(request, patch, self.config.task)
+                    results[row] = FaceResult("protected", "", attempt + 1, measured[row], patch, payload)
+            if all(result is not None for result in results):
+                break
+        return [
+            result if result is not None else self._fill(request, key, row, similarity[row])
+            for row, (result, request) in enumerate(zip(results, requests, strict=True))
+        ]
+
+    def _acceptable(self, similarity: float) -> bool:
+        if self.config.task == "hide":
+            return similarity >= self.similarity_limit
+        return similarity <= self.similarity_limit
+
+    def _similarity(self, pixels: np.ndarray, originals: torch.Tensor) -> list[float]:
+        """Cosine of each 8-bit result with its original; measured on what is written, not on the unrounded tensor."""
+        with torch.no_grad():
+            embedded = self.pipeline.recognizer.embed_canonical(to_tensor(list(pixels), self.pipeline.device))
+            target = self.pipeline.recognizer.embed_canonical(originals)
+        return [float(value) for value in (embedded * target).sum(1)]
+
+    def _payload(self, request: FaceRequest, key: KeyOutput, row: int) -> bytes:
+        if self.config.recovery not in ("image", "keys"):
+            return b""
+        key_e = key.key_e[row].cpu().numpy()
+        key_i = None if key.key_i is None else key.key_i[row].cpu().numpy()
+        steps = 0 if key_i is None else self.preset.inversion_steps
+        return encode_keys(request, self.config.task, key_e, key_i, steps)
+
+    def _fill(self, request: FaceRequest, key: KeyOutput, row: int, similarity: float) -> FaceResult:
+        side = "still too like" if self.config.task == "anonymize" else "no longer like"
+        reason = f"{side} the original after {self.config.max_attempts} attempts (limit {self.similarity_limit:.3f})"
+        if self.config.recovery == "exact":
+            payload = encode_exact(request, fill_patch(request), self.config.task)
+        else:
+            payload = self._payload(request, key, row)
+        return fill_face(request, reason, attempts=self.config.max_attempts, similarity=similarity, payload=payload)
+
+
+def _padded(items: list) -> list:
+    return items + [items[-1]] * (MICRO_BATCH - len(items))
+
+
+def to_tensor(crops: list[np.ndarray], device: torch.device) -> torch.Tensor:
+    """uint8 RGB crops -> (n, 3, h, w) float32 in [-1, 1]."""
+    return torch.from_numpy(np.stack(crops)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pixels(crops: torch.Tensor) -> np.ndarray:
+    """(n, 3, h, w) in [-1, 1] -> (n, h, w, 3) uint8."""
+    return ((crops.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def load_diffprivacy_transform(config: TransformConfig) -> DiffPrivacyTransform:
+    """The transform of a model folder; "builtin" is the one inside the package.
+
+    Raises:
+        ModelError: the folder is missing or incomplete.
+    """
+    folder = resolve_model(config.model)
+    return DiffPrivacyTransform(load_pipeline(folder), config, weights_digest(folder))

