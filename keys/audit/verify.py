@@ -1,0 +1,288 @@
+"""`audit verify`: does everything that is stored fit the signed head of the log?
+
+1. Tree: every entry hashes into its tile, every tile into the next, the last into the root that the log's key signed.
+2. History: an earlier checkpoint, held by an auditor or a witness, is a prefix of today's log.
+3. Segments: each is what the log took from it, event by event.
+4. Key files: each shard's has the SHA-256 that the log names last (commit, rotation, shredding); none is missing, none extra.
+5. Data: each published shard has the SHA-256 of its commit entry.
+6. Custody: no release without a request and enough approvals before it.
+Nothing stops at the first finding; every problem names the file, the entry or the shard.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from keys.audit.checkpoint import Checkpoint, NoteVerifier, open_checkpoint
+from keys.audit.ledger import Ledger
+from keys.audit.log import LOCK, PENDING, AuditLog
+from keys.audit.merkle import leaf_hash, root_of
+from keys.audit.segments import AuditSegments
+from keys.audit.tiles import (
+    CHECKPOINT,
+    WIDTH,
+    TreeBuilder,
+    differing_entries,
+    parse_tile_path,
+    read_bundle,
+    split_hashes,
+    tile_path,
+    tiles_of,
+)
+from keys.errors import AuditError, DiffPrivError, StorageError
+from keys.keyfile import KeyFile
+from keys.recipients import Unwrapper
+from keys.store import KeyStore, key_file_path
+
+Shard = tuple[str, str]  # (dataset, shard)
+
+
+@dataclass
+class VerifyReport:
+    """What was looked at and what is wrong with it. `ok` is what decides the exit status."""
+
+    size: int = 0
+    root: str = ""
+    checked: dict[str, int] = field(default_factory=dict)  # how many entries, segments, key files, ...
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # worth knowing, nothing wrong
+    witnesses: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def raise_if_bad(self) -> None:
+        """Raises: AuditError with every problem."""
+        if self.problems:
+            raise AuditError(f"the audit found {len(self.problems)} problem(s): " + " ".join(self.problems))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, **vars(self)}
+
+
+def verify_log(
+    log: AuditLog,
+    *,
+    since: bytes | None = None,
+    witnesses: Sequence[NoteVerifier] = (),
+    segments: AuditSegments | bool = True,
+    key_store: KeyStore | None = None,
+    recipient_key: Unwrapper | None = None,
+    data: Mapping[Shard, str] | None = None,
+) -> VerifyReport:
+    """Check the whole log and whatever else is given.
+
+    Args:
+        since: an earlier checkpoint (a signed note) that today's log must extend.
+        witnesses: their cosignatures must be under the checkpoint.
+        segments: True for the log's own, False where they were pruned after integration, or another place.
+        key_store: check key files against the log.
+        recipient_key: with a key store: open every record as well (and forget it).
+        data: SHA-256 of each published shard as measured now (or read from a manifest).
+    Never raises for what it finds; the report says it.
+    """
+    report = VerifyReport()
+    try:
+        head = log.checkpoint(witnesses)
+    except DiffPrivError as error:
+        report.problems.append(str(error))
+        return report
+    report.size, report.root, report.witnesses = head.size, head.root.hex(), list(head.witnesses)
+    missing = {one.name for one in witnesses} - {name for name, _ in head.witnesses}
+    report.problems += [f"the checkpoint of {log.url} lacks the cosignature of witness {name}." for name in sorted(missing)]
+    earlier = None
+    if since is not None:
+        try:
+            earlier = open_checkpoint(since, log.verifier, what="the earlier checkpoint")
+        except DiffPrivError as error:
+            report.problems.append(str(error))
+    ledger = Ledger()
+    _check_tree(log, head, earlier, ledger, report)
+    _check_files(log, head, report)
+    report.problems += ledger.problems
+    if segments is not False:
+        _check_segments(log.segments if segments is True else segments, ledger, report)
+    if key_store is not None:
+        _check_key_files(key_store, ledger, recipient_key, report)
+    if data is not None:
+        _check_data(data, ledger, report)
+    return report
+
+
+def _check_tree(log: AuditLog, head: Checkpoint, earlier: Checkpoint | None, ledger: Ledger, report: VerifyReport) -> None:
+    builder = TreeBuilder()
+    before = len(report.problems)
+    if earlier is not None and earlier.size > head.size:
+        report.problems.append(
+            f"the log has {head.size} entries, but an earlier checkpoint is of {earlier.size}: it was cut back."
+        )
+        earlier = None
+    elif earlier is not None and earlier.size == 0 and earlier.root != builder.root():
+        report.problems.append("the earlier checkpoint is not that of an empty log.")
+    for number in range((head.size + WIDTH - 1) // WIDTH):
+        for leaf in _check_bundle(log, number, head.size, ledger, report):
+            builder.add_leaf(leaf)
+            if earlier is not None and builder.size == earlier.size and builder.root() != earlier.root:
+                report.problems.append(
+                    f"the first {earlier.size} entries are not those of the earlier checkpoint: the past was rewritten."
+                )
+        _check_upper_tiles(log, builder.take(), report)
+    _check_upper_tiles(log, builder.edge(), report)
+    report.checked["entries"] = builder.size
+    if builder.root() != head.root and (builder.size == head.size or len(report.problems) == before):
+        report.problems.append(
+            f"the {head.size} entries of {log.url} don't give the root that its key signed: an entry or a tile was altered."
+        )
+
+
+def _check_bundle(log: AuditLog, number: int, size: int, ledger: Ledger, report: VerifyReport) -> list[bytes]:
+    """The leaf hashes of one bundle, and a problem wherever bundle and tile disagree."""
+    width = min(WIDTH, size - number * WIDTH)
+    tile, bundle = tile_path(0, number, width), tile_path("entries", number, width)
+    entries: list[bytes] | None = None
+    stored: list[bytes] | None = None
+    try:
+        stored = split_hashes(log.location.read(tile))
+        if len(stored) != width or len(stored[-1]) != len(stored[0]):
+            report.problems.append(f"{tile} does not hold {width} hashes: it was cut or extended.")
+            stored = None
+    except StorageError as error:
+        report.problems.append(f"{tile} is missing or unreadable: {error}")
+    try:
+        entries = read_bundle(log.location, number, size)
+    except StorageError as error:
+        report.problems.append(f"{bundle} is missing or unreadable: {error}")
+    except AuditError as error:
+        report.problems.append(str(error))
+    if entries is None:
+        return stored or []
+    hashes = [leaf_hash(entry) for entry in entries]
+    for offset, entry in enumerate(entries):
+        ledger.take(number * WIDTH + offset, entry)
+    if stored is None or stored == hashes:
+        return hashes
+    different = [str(number * WIDTH + at) for at in differing_entries(hashes, stored)]
+    named = ", ".join(different[:5]) + (" and more" if len(different) > 5 else "")
+    report.problems.append(f"{bundle} and {tile} disagree about entry {named}: an entry or its hash was altered.")
+    # Go on with whichever the level above knows, so that one altered byte is one finding.
+    if width == WIDTH and _parent(log, number, size) == root_of(stored):
+        return stored
+    return hashes
+
+
+def _parent(log: AuditLog, number: int, size: int) -> bytes | None:
+    width = min(WIDTH, size // WIDTH - number // WIDTH * WIDTH)
+    try:
+        above = split_hashes(log.location.read(tile_path(1, number // WIDTH, width)))
+        return above[number % WIDTH]
+    except (StorageError, IndexError):
+        return None
+
+
+def _check_upper_tiles(log: AuditLog, tiles: Sequence[tuple[str, bytes]], report: VerifyReport) -> None:
+    for path, expected in tiles:
+        if path.startswith("tile/0/"):
+            continue  # compared with its bundle already
+        try:
+            found = log.location.read(path)
+        except StorageError as error:
+            report.problems.append(f"{path} is missing or unreadable: {error}")
+            continue
+        if found != expected:
+            report.problems.append(f"{path} does not fit the tiles below it: a hash or an entry was altered.")
+
+
+def _check_files(log: AuditLog, head: Checkpoint, report: VerifyReport) -> None:
+    pending = log.location.read_if_there(PENDING) is not None
+    expected = {tile_path(*tile) for tile in tiles_of(head.size)}
+    if pending:
+        report.notes.append(f"an append to {log.url} was interrupted; the next one finishes or removes what it left.")
+    for name in log.location.names():
+        if name in expected or name in (CHECKPOINT, LOCK, PENDING) or name.startswith("segments/"):
+            continue
+        if not (pending and parse_tile_path(name)):
+            report.problems.append(
+                f"{log.location.describe(name)} does not belong to a log of {head.size} entries: it was added."
+            )
+
+
+def _check_segments(segments: AuditSegments, ledger: Ledger, report: VerifyReport) -> None:
+    there = segments.list()
+    for segment_id in there:
+        try:
+            segment = segments.get(segment_id)
+        except DiffPrivError as error:
+            report.problems.append(str(error))
+            continue
+        known = ledger.segments.get(segment_id)
+        if known is None:
+            report.notes.append(f"audit segment {segment_id} waits to be integrated.")
+        elif known.sha256 != segment.sha256:
+            report.problems.append(f"audit segment {segment_id} is not what entry {known.index} took: it was altered since.")
+    for segment_id in sorted(ledger.segments.keys() - set(there)):
+        index = ledger.segments[segment_id].index
+        report.problems.append(f"audit segment {segment_id}, integrated by entry {index}, is missing.")
+    report.checked["segments"] = len(there)
+
+
+def _check_key_files(store: KeyStore, ledger: Ledger, recipient_key: Unwrapper | None, report: VerifyReport) -> None:
+    there = set(store.list())
+    for shard, state in sorted(ledger.shards.items()):
+        where = f"key file {key_file_path(*shard)}"
+        if state.key_file is None:
+            if shard in there:
+                report.problems.append(f"{where} exists, but entry {state.index} says that no keys were kept.")
+            continue
+        try:
+            found = store.get(*shard)
+        except StorageError:
+            report.problems.append(f"{where} is missing; entry {state.index} of the log names it.")
+            continue
+        digest = hashlib.sha256(found).digest()
+        if digest != state.key_file:
+            report.problems.append(_explain(where, shard, found, digest, ledger))
+        elif recipient_key is not None:
+            try:
+                KeyFile.parse(found, dataset=shard[0], shard=shard[1]).check_all(recipient_key)
+            except DiffPrivError as error:
+                report.problems.append(str(error))
+    for shard in sorted(there - ledger.shards.keys()):
+        report.problems.append(
+            f"key file {key_file_path(*shard)} is in no entry of the log: it was added, or its run never finished."
+        )
+    report.problems += [f"{store.location.describe(name)} is not a key file: it was added." for name in store.strangers()]
+    report.checked["key files"] = len(there)
+
+
+def _explain(where: str, shard: Shard, found: bytes, digest: bytes, ledger: Ledger) -> str:
+    """Why a key file's digest is not the one the log names last."""
+    state = ledger.shards[shard]
+    if state.step and digest == state.previous:
+        return f"{where}: the {state.step} that entry {state.index} announces was interrupted; run it again."
+    try:
+        KeyFile.parse(found, dataset=shard[0], shard=shard[1])
+    except DiffPrivError as error:
+        return f"{where} is not the one that entry {state.index} names: {error}"
+    for other, known in ledger.shards.items():
+        if known.key_file == digest:
+            return f"{where} is that of {other[1]} of dataset {other[0]}: files were swapped."
+    return f"{where} is not the one that entry {state.index} names: something in it was altered, or it is an old copy."
+
+
+def _check_data(data: Mapping[Shard, str], ledger: Ledger, report: VerifyReport) -> None:
+    for shard, state in sorted(ledger.shards.items()):
+        where = f"published shard {shard[1]} of dataset {shard[0]}"
+        if shard not in data:
+            report.problems.append(f"{where} is missing; entry {state.committed} of the log names it.")
+        elif data[shard] != state.data_sha256:
+            report.problems.append(f"{where} is not the one that entry {state.committed} names: it was altered or swapped.")
+    for extra in sorted(data.keys() - ledger.shards.keys()):
+        report.problems.append(f"published shard {extra[1]} of dataset {extra[0]} is in no entry of the log: it was added.")
+    report.checked["published shards"] = len(data)
+
+
+def report_json(report: VerifyReport) -> str:
+    return json.dumps(report.to_json(), indent=2, ensure_ascii=False)
