@@ -1,5 +1,7 @@
 """Face detectors by name. Importing this package loads no model; `load_detector` does."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from diffpriv.detectors.base import Detector
@@ -19,15 +21,19 @@ def load_detector(spec: str, **options: Any) -> Detector:
         DetectorError: its weights are missing or broken; the advice says what to fetch and where to put it.
     """
     name, _, argument = spec.partition(":")
+    make: Callable[..., Detector]
+    if name == "centerface" and not argument:
+        from diffpriv.detectors.centerface import CenterFaceDetector
+
+        make, arguments = CenterFaceDetector, []
+    elif name == "insightface" and argument:
+        from diffpriv.detectors.insightface_detector import InsightFaceDetector
+
+        make, arguments = InsightFaceDetector, [argument]
+    else:
+        raise MisuseError(f'There is no detector "{spec}".', advice='Choose "centerface" or "insightface:FOLDER_OR_PACK".')
     try:
-        if name == "centerface" and not argument:
-            from diffpriv.detectors.centerface import CenterFaceDetector
-
-            return CenterFaceDetector(**options)
-        if name == "insightface" and argument:
-            from diffpriv.detectors.insightface_detector import InsightFaceDetector
-
-            return InsightFaceDetector(argument, **options)
+        inspect.signature(make).bind(*arguments, **options)
     except TypeError as error:
         raise MisuseError(f'The detector "{spec}" does not take these options: {error}.') from error
-    raise MisuseError(f'There is no detector "{spec}".', advice='Choose "centerface" or "insightface:FOLDER_OR_PACK".')
+    return make(*arguments, **options)

@@ -19,8 +19,8 @@ MAX_ENLARGEMENT = 2.0  # beyond it a picture gets blurrier, not clearer
 TILE = 1024  # side of a tile, input pixels
 TILE_OVERLAP = 160  # faces up to this size are whole in some tile; larger ones are found on the next level
 MAX_UNTILED = 1_300_000  # input pixels up to which a level is shown in one piece
-CLOSE_SIDE = 128  # side of a close view, input pixels
-COMFORTABLE = 52.0  # height of the candidate in its close view
+CLOSE_SIDE = 160  # side of a close view, input pixels
+COMFORTABLE = 64.0  # height of the candidate in its close view
 EDGE = 2.0  # input pixels within which a box counts as cut by a tile's inner edge
 
 
