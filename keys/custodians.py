@@ -1,8 +1,8 @@
-"""People who sign: custodians (approve recoveries) and requesters (ask for them). Ed25519 identities, and the policy naming them.
+"""People who sign: custodians approve recoveries, requesters ask for them. Ed25519 identities, and the policy naming them.
 
 A public identity is JSON: {"fingerprint", "format": "diffpriv custodian", "name", "public": base64 of 32 bytes, "version": 1};
-fingerprint = the first 16 bytes, in hex, of SHA-256(canonical("diffpriv/v1/custodian", public)). The private half is a passphrase
-file (keys/lockbox.py, kind "custodian"). Every signature is over canonical("diffpriv/v1/signed", label, message).
+fingerprint = the first 16 bytes, in hex, of SHA-256(canonical("diffpriv/v1/custodian", public)). The private half is a
+passphrase file (keys/lockbox.py, kind "custodian"). Every signature is over canonical("diffpriv/v1/signed", label, message).
 """
 
 import base64
@@ -118,8 +118,8 @@ class CustodianKey(SecretBytes):
 class CustodyPolicy:
     """Who may ask, who may approve, and how many approvals a recovery takes.
 
-    File: canonical-JSON-able {"custodians": [...], "format": "diffpriv custody policy", "quorum": M, "requesters": [...], "version": 1}.
-    One person has one entry: names are unique over both lists, which is what makes "not the requester" mean a person and not a key.
+    File: JSON {"custodians": [...], "format": "diffpriv custody policy", "quorum": M, "requesters": [...], "version": 1}.
+    One person has one entry: names are unique over both lists, so that "not the requester" means a person and not a key.
     """
 
     quorum: int
@@ -159,10 +159,12 @@ class CustodyPolicy:
         try:
             if body["format"] != _POLICY_FORMAT or body["version"] != 1 or not isinstance(body["quorum"], int):
                 raise ValueError("unknown format")
-            groups = [tuple(Custodian.from_json(one, origin=origin) for one in body[name]) for name in ("custodians", "requesters")]
+            custodians, requesters = (
+                tuple(Custodian.from_json(one, origin=origin) for one in body[group]) for group in ("custodians", "requesters")
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise RecipientError(f"{origin} is not a custody policy.") from error
-        return cls(body["quorum"], groups[0], groups[1])
+        return cls(body["quorum"], custodians, requesters)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         Path(path).write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -150,13 +150,19 @@ class KeyFile:
         Raises:
             UnknownFaceError, ShreddedError, WrongRecipientError, RecordError: each names the face or the shard.
         """
+        row = self.check_openable(sample, face_index, recipient_key.fingerprint)
+        shard_key = self.shard_key(row["part"], recipient_key)
+        return open_record(shard_key, self.context.face(sample, face_index), row["record"])
+
+    def check_openable(self, sample: str, face_index: int, fingerprint: str) -> dict[str, Any]:
+        """The face's row. Raises as `open_face` does for what can be known without unwrapping anything."""
         row = self._row(sample, face_index)
         if row["record"] is None:
             day = datetime.fromtimestamp(row["shredded_at"], timezone.utc).date().isoformat()
             where = f"face {face_index} of sample {sample} in {self.context.shard}"
             raise ShreddedError(f"{where} was shredded on {day}; it can't be recovered.")
-        shard_key = self.shard_key(row["part"], recipient_key)
-        return open_record(shard_key, self.context.face(sample, face_index), row["record"])
+        self.check_recipient(fingerprint)
+        return row
 
     def check_recipient(self, fingerprint: str) -> int:
         """The recipient's place. Raises: WrongRecipientError. Unwraps nothing, so it can be asked before a release."""

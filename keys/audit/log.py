@@ -5,6 +5,7 @@ Appending: lock -> check the signed head and the right edge -> write "pending" -
 files beyond its size, which the next append overwrites or removes), a crash after it leaves the new one.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PENDING = "pending"
 LOCK = "lock"
+CASES_LOCK = "lock-cases"
 _FLUSH = 512  # full tiles held in memory before they are written: about 5 MB
 
 
@@ -104,6 +106,10 @@ class AuditLog:
         from keys.audit.verify import verify_log
 
         return verify_log(self, **options)
+
+    def serialised(self) -> contextlib.AbstractContextManager[None]:
+        """Held around "look at the log, decide, append": two recoveries of one case must not both see it unreleased."""
+        return self.location.locked(CASES_LOCK)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from keys.audit.checkpoint import Checkpoint, NoteVerifier, open_checkpoint
 from keys.audit.ledger import Ledger
-from keys.audit.log import LOCK, PENDING, AuditLog
+from keys.audit.log import CASES_LOCK, LOCK, PENDING, AuditLog
 from keys.audit.merkle import leaf_hash, root_of
 from keys.audit.segments import AuditSegments
 from keys.audit.tiles import (
@@ -201,7 +201,7 @@ def _check_files(log: AuditLog, head: Checkpoint, report: VerifyReport) -> None:
     if pending:
         report.notes.append(f"an append to {log.url} was interrupted; the next one finishes or removes what it left.")
     for name in log.location.names():
-        if name in expected or name in (CHECKPOINT, LOCK, PENDING) or name.startswith("segments/"):
+        if name in expected or name in (CHECKPOINT, LOCK, CASES_LOCK, PENDING) or name.startswith("segments/"):
             continue
         if not (pending and parse_tile_path(name)):
             report.problems.append(
