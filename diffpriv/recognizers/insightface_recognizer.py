@@ -86,7 +86,7 @@ class InsightFaceRecognizer:
                 return similarity
         raise ModelError(
             f"No threshold at a false-accept rate of {far:g} is known for this recogniser.",
-            advice=f'Give similarity_limit, or put one measured on pairs beside the weights in {THRESHOLDS_FILE}: {{"{far:g}": 0.3}}.',
+            advice=f'Give similarity_limit, or a measured one in {THRESHOLDS_FILE} beside the weights, as {{"{far:g}": 0.3}}.',
         )
 
 
