@@ -152,9 +152,20 @@ def load_job(path: str | os.PathLike[str], **overrides: Any) -> JobConfig:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise MisuseError(f"{os.fspath(path)} holds no settings.", advice='Write it as "src: ...", "dst: ..." and so on.')
     try:
-        return JobConfig.from_mapping({**values, **{key: value for key, value in overrides.items() if value is not None}})
+        return JobConfig.from_mapping(_overridden(values, overrides))
     except MisuseError as error:
         raise MisuseError(f"{os.fspath(path)}: {error.message}", advice=error.advice) from None
+
+
+def _overridden(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Overrides win; a mapping (transform, workers) wins setting by setting, not as a whole."""
+    merged = dict(values)
+    for name, value in overrides.items():
+        if isinstance(value, dict) and isinstance(values.get(name), dict):
+            merged[name] = {**values[name], **value}
+        elif value is not None:
+            merged[name] = value
+    return merged
 
 
 def _explain(error: pydantic.ValidationError) -> str:
