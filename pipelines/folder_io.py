@@ -4,7 +4,6 @@ A sample's key is the file's path below SRC. Files that are no pictures are copi
 detector was shown, go to quarantine.
 """
 
-import hashlib
 from collections.abc import Iterator
 
 from keys.errors import StorageError
@@ -16,6 +15,7 @@ from pipelines.formats import (
     Edits,
     OutputFile,
     Shard,
+    data_digest,
     is_picture,
     name_problem,
     printable,
@@ -56,7 +56,6 @@ class FolderFormat:
 
     def assemble(self, source: Folder, shard: Shard, edits: Edits, target: Folder, staging: str) -> Assembled:
         files = []
-        digest = hashlib.sha256()
         for index, facts in enumerate(shard.files):
             if index in edits.dropped:
                 continue
@@ -72,9 +71,8 @@ class FolderFormat:
                         while chunk := handle.read(CHUNK):
                             hashed.write(chunk)
             files.append(OutputFile(staged, facts.name, hashed.sha256(), hashed.size))
-        for facts in shard.files:
-            digest.update(f"{facts.name}\0{source.sha256(facts.name)}\n".encode("utf-8", "surrogateescape"))
+        digest = data_digest("folder", [(facts.name, source.sha256(facts.name)) for facts in shard.files])
         missing = {index for index, _ in edits.changed} - set(range(len(shard.files)))
         if missing:
             raise ShardError(f"{shard.name}: {len(missing)} changed pictures have no place in the folder.")
-        return Assembled(tuple(files), len(files), digest.hexdigest())
+        return Assembled(tuple(files), len(files), digest)

@@ -4,7 +4,8 @@ A format reads the source twice, once for the pictures and once to copy everythi
 has to travel or to be held: memory does not grow with the shard.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,6 +109,19 @@ def shard_format(name: str) -> ShardFormat:
 
         return FolderFormat()
     raise ValueError(f"no shard format is called {name!r}")
+
+
+def data_digest(format: str, files: Sequence[tuple[str, str]]) -> str:
+    """A shard's data as one SHA-256: the file's own, or for image folders that of the lines "<sha256>  <name>\\n", sorted by
+    name (what `sha256sum` prints).
+
+    Args:
+        files: (name, SHA-256) of each.
+    """
+    if format != "folder":
+        return files[0][1]
+    lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(files))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def is_picture(name: str, head: bytes) -> bool:

@@ -1,0 +1,372 @@
+"""The job on Ray Data: read tasks -> detect actors -> protect actors -> the driver, which commits shard by shard.
+
+Pictures travel between stages as encoded bytes; the driver sees small results only. Errors of a sample or shard come back as
+records; an error that Ray raises is the engine's or a dead worker's. After a death the driver looks for the sample that did it
+(workers leave a note of what they hold), quarantines it, and goes on with what is not committed yet.
+
+The only file that imports Ray.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from keys.audit.checkpoint import NoteKey
+from keys.errors import DiffPrivError
+from keys.sources import RandomKeySource
+from pipelines.assemble import ShardJob, assemble_shard
+from pipelines.config import JobConfig
+from pipelines.errors import JobError, MisuseError, ShardError
+from pipelines.formats import Shard
+from pipelines.job import Job, Progress, open_job
+from pipelines.report import RunReport
+from pipelines.rows import from_table, to_table
+from pipelines.samples import DetectedSample, Sample
+from pipelines.staging import SampleResult
+from pipelines.storage import FileFacts
+from pipelines.tracker import ShardTracker
+from pipelines.workers import (
+    DetectWorker,
+    KeySourceFactory,
+    ProtectWorker,
+    WorkerSettings,
+    read_shard,
+    take_suspects,
+)
+
+if TYPE_CHECKING:
+    import pyarrow
+
+READ_CPUS = 0.5  # reading waits for storage more than it computes
+SMALLEST_CLUSTER = 4  # logical CPUs; with fewer, two actor pools and a reader starve each other without a word
+BLOCK_BYTES = 32 << 20
+ASSEMBLING_AT_ONCE = 4
+ROUNDS_WITHOUT_PROGRESS = 3
+
+
+def run(
+    config: JobConfig,
+    *,
+    key_source: KeySourceFactory = RandomKeySource,
+    log_key: NoteKey | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> RunReport:
+    """Protect a dataset.
+
+    Args:
+        key_source: makes the source of face keys inside each protecting worker. It is pickled, so it must hold no secret: a
+            class, or a partial over a path.
+        log_key: see `job.open_job`.
+        progress: called in this process after every committed or failed shard.
+    Raises:
+        MisuseError, LeaseError: before anything was written.
+        StorageError: a store refused in the middle (disk full, key store gone); rerun when it is well again.
+        JobError: the engine failed, or the counts do not add up.
+    """
+    with open_job(config, log_key) as job:
+        if job.pending:
+            job.begin()
+            with _cluster(config):
+                _run_rounds(job, key_source, progress)
+        report = job.finish()
+        if progress is not None:
+            progress(job.progress())
+        return report
+
+
+def _run_rounds(job: Job, key_source: KeySourceFactory, progress: Callable[[Progress], None] | None) -> None:
+    """Run the pipeline over what is pending until nothing is; again after each death of workers, while that leads anywhere."""
+    poison: frozenset[tuple[str, int]] = frozenset()
+    fruitless = 0
+    while pending := [s for s in job.pending if s.name not in job.records and s.name not in job.report.shards_failed]:
+        before = len(pending)
+        try:
+            _Round(job, pending, job.worker_settings(poison), key_source, progress).run()
+            return
+        except _WorkersDied as death:
+            found = _find_poison(job, job.worker_settings(poison))
+            left = [s for s in pending if s.name not in job.records and s.name not in job.report.shards_failed]
+            fruitless = 0 if found or len(left) < before else fruitless + 1
+            poison |= found
+            if fruitless >= ROUNDS_WITHOUT_PROGRESS:
+                raise JobError(
+                    f"workers died {fruitless} times without a sample to blame: {death}",
+                    advice="They may be short of memory: lower the batch sizes or the number of actors, then run the job again.",
+                ) from None
+
+
+class _WorkersDied(Exception):
+    """Ray gave up on a worker process."""
+
+
+class _Round:
+    """One pass of the pipeline over the pending shards."""
+
+    def __init__(
+        self,
+        job: Job,
+        pending: list[Shard],
+        settings: WorkerSettings,
+        key_source: KeySourceFactory,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._job, self._settings, self._key_source, self._progress = job, settings, key_source, progress
+        self._shards = {shard.name: shard for shard in pending}
+        self._tracker = ShardTracker()
+        self._waiting: list[tuple[ShardJob, list[SampleResult]]] = []
+        self._assembling: dict[Any, str] = {}  # future -> shard
+
+    def run(self) -> None:
+        with _engine_errors():
+            for batch in self._dataset().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+                for record in from_table(batch):
+                    self._take(record)
+                self._advance(wait=False)
+            while self._waiting or self._assembling:
+                self._advance(wait=True)
+        if self._tracker.incomplete:
+            raise JobError(f"{len(self._tracker.incomplete)} shards came back in part, such as {self._tracker.incomplete[0]}.")
+
+    def _dataset(self) -> Any:
+        import ray.data
+
+        workers, settings = self._job.config.workers, self._settings
+        rows = [{"shard": json.dumps(asdict(shard))} for shard in self._shards.values()]
+        common = {"batch_format": "pyarrow", "zero_copy_batch": True}
+        death = {"max_restarts": workers.restarts, "max_task_retries": workers.restarts}
+        return (
+            ray.data.from_items(rows, override_num_blocks=min(len(rows), 1000))
+            .map_batches(_read, fn_args=[settings], batch_size=1, num_cpus=READ_CPUS, **common)
+            .map_batches(
+                _Detect,
+                fn_constructor_args=[settings],
+                batch_size=workers.detect_batch,
+                compute=_pool(workers.detect_actors),
+                num_cpus=workers.detect_cpus,
+                num_gpus=workers.detect_gpus,
+                **common,
+                **death,
+            )
+            .map_batches(
+                _Protect,
+                fn_constructor_args=[settings, self._key_source],
+                batch_size=workers.protect_batch,
+                compute=_pool(workers.protect_actors),
+                num_cpus=workers.protect_cpus,
+                num_gpus=workers.protect_gpus,
+                **common,
+                **death,
+            )
+        )
+
+    def _take(self, record: Any) -> None:
+        complete = self._tracker.add(record)
+        if complete is None:
+            return
+        end, results = complete
+        if end.problem:
+            self._job.fail(end.shard, end.problem)
+            self._report()
+        else:
+            self._waiting.append((self._job.shard_job(self._shards[end.shard]), results))
+
+    def _advance(self, *, wait: bool) -> None:
+        """Start assembling what is complete, a few shards at a time, and commit what is assembled."""
+        import ray
+
+        assemble = ray.remote(num_cpus=0, max_retries=1)(_assemble)
+        while self._waiting and len(self._assembling) < ASSEMBLING_AT_ONCE:
+            shard_job, results = self._waiting.pop(0)
+            self._assembling[assemble.remote(shard_job, results)] = shard_job.shard.name
+        if not self._assembling:
+            return
+        done, _ = ray.wait(
+            list(self._assembling), num_returns=1 if wait else len(self._assembling), timeout=None if wait else 0
+        )
+        for future in done:
+            shard = self._assembling.pop(future)
+            prepared, problem = ray.get(future)
+            if problem:
+                self._job.fail(shard, problem)
+            else:
+                self._job.commit(prepared)
+            self._report()
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self._job.progress())
+
+
+def _read(table: "pyarrow.Table", settings: WorkerSettings) -> "Iterator[pyarrow.Table]":
+    for row in table.to_pylist():
+        values = json.loads(row["shard"])
+        shard = Shard(values["name"], values["format"], tuple(FileFacts(**facts) for facts in values["files"]))
+        for block in read_shard(settings, shard):
+            yield to_table(block)
+
+
+class _Detect:
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._worker = DetectWorker(settings)
+
+    def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":
+        records = from_table(table)
+        samples = [record for record in records if isinstance(record, Sample)]
+        return to_table([*self._worker.detect(samples), *(record for record in records if not isinstance(record, Sample))])
+
+
+class _Protect:
+    def __init__(self, settings: WorkerSettings, key_source: KeySourceFactory) -> None:
+        self._worker = ProtectWorker(settings, key_source)
+
+    def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":
+        records = from_table(table)
+        samples = [record for record in records if isinstance(record, DetectedSample)]
+        rest = [record for record in records if not isinstance(record, DetectedSample)]
+        return to_table([*self._worker.protect(samples), *rest])
+
+
+class _Trial:
+    """Takes one sample through all stages in a process of its own, to see whether that process survives."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._detect = DetectWorker(settings)
+        # Throwaway keys: what the trial makes is never used.
+        self._protect = ProtectWorker(settings, RandomKeySource)
+
+    def survives(self, shard: Shard, index: int) -> bool:
+        for block in read_shard(self._settings, shard):
+            for record in block:
+                if isinstance(record, Sample) and record.index == index:
+                    detected = self._detect.detect([record])
+                    self._protect.protect([one for one in detected if isinstance(one, DetectedSample)])
+                    return True
+        return True
+
+
+def _find_poison(job: Job, settings: WorkerSettings) -> frozenset[tuple[str, int]]:
+    """Which of the samples that dead workers were busy with kill a worker when they are alone with it."""
+    import ray
+    import ray.exceptions
+
+    shards = {shard.name: shard for shard in job.pending}
+    workers = job.config.workers
+    trial_class = ray.remote(num_cpus=workers.protect_cpus, num_gpus=workers.protect_gpus, max_restarts=0)(_Trial)
+    trial = None
+    found = set()
+    for shard, index in take_suspects(job.target, job.run_id):
+        if shard not in shards:
+            continue
+        trial = trial or trial_class.remote(settings)
+        try:
+            ray.get(trial.survives.remote(shards[shard], index))
+        except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError):
+            found.add((shard, index))
+            trial = None
+    if trial is not None:
+        ray.kill(trial)
+    take_suspects(job.target, job.run_id)  # the trials' own notes
+    return frozenset(found)
+
+
+def _assemble(shard_job: ShardJob, results: list[SampleResult]) -> tuple[str, str]:
+    """(name of prepared.json, "") or ("", why this shard cannot be done). Other errors concern every shard and end the run."""
+    try:
+        return assemble_shard(shard_job, results), ""
+    except ShardError as error:
+        return "", str(error)
+
+
+def _pool(actors: int) -> Any:
+    import ray.data
+
+    return ray.data.ActorPoolStrategy(size=actors) if actors else ray.data.ActorPoolStrategy(min_size=1)
+
+
+@contextlib.contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Ray's exceptions as ours: a dead worker, an error of ours that a worker raised, or the engine's own failure."""
+    import ray.exceptions
+
+    try:
+        yield
+    except DiffPrivError as error:
+        # One raised inside a worker is also a RayTaskError, whose text is a traceback: raise the plain one.
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
+        if isinstance(cause, DiffPrivError):
+            raise cause from None
+        raise
+    except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        raise _WorkersDied(type(error).__name__) from error
+    except ray.exceptions.RayError as error:
+        cause = _root_cause(error)
+        if isinstance(cause, DiffPrivError):
+            raise cause from None
+        if isinstance(cause, (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
+            raise _WorkersDied(type(cause).__name__) from error
+        raise JobError(f"Ray failed: {type(cause).__name__}: {str(cause).strip().splitlines()[-1:]}") from error
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Down through Ray's wrappers to what a worker raised."""
+    seen = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        error = getattr(error, "cause", None) or error.__cause__ or error
+    return error
+
+
+@contextlib.contextmanager
+def _cluster(config: JobConfig) -> Iterator[None]:
+    """The Ray that is there, or one of our own for the length of the job; quiet either way."""
+    import ray
+    import ray.data
+
+    for name in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    ours = not ray.is_initialized()
+    if ours:
+        os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+        local = "RAY_ADDRESS" not in os.environ
+        size = {"num_cpus": max(SMALLEST_CLUSTER, os.cpu_count() or 1), "include_dashboard": False} if local else {}
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **size)
+    try:
+        _check_resources(config)
+        context = ray.data.DataContext.get_current()
+        saved = {
+            name: getattr(context, name) for name in ("enable_progress_bars", "target_max_block_size", "max_errored_blocks")
+        }
+        context.enable_progress_bars = False
+        context.target_max_block_size = BLOCK_BYTES
+        context.max_errored_blocks = 0
+        try:
+            yield
+        finally:
+            for name, value in saved.items():
+                setattr(context, name, value)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _check_resources(config: JobConfig) -> None:
+    """Two pools that do not fit beside a reader wait for each other for ever, without an error."""
+    import ray
+
+    there = ray.cluster_resources()
+    workers = config.workers
+    cpus = (
+        max(workers.detect_actors, 1) * workers.detect_cpus + max(workers.protect_actors, 1) * workers.protect_cpus + READ_CPUS
+    )
+    gpus = max(workers.detect_actors, 1) * workers.detect_gpus + max(workers.protect_actors, 1) * workers.protect_gpus
+    for what, needed, have in (("CPU", cpus, there.get("CPU", 0)), ("GPU", gpus, there.get("GPU", 0))):
+        if needed > have:
+            raise MisuseError(
+                f"the actors need {needed:g} logical {what}s, and Ray has {have:g}.",
+                advice=f"Lower the number of actors or their share of {what}s, or give Ray more.",
+            )

@@ -1,0 +1,109 @@
+"""What a run did, in counts that add up; made from the commit records, so that a resumed run reports the whole dataset."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipelines.errors import JobError
+
+COUNTS = (
+    "samples_in",
+    "samples_out",
+    "samples_quarantined",
+    "pictures",
+    "pictures_changed",
+    "faces",
+    "faces_protected",
+    "faces_filled",
+    "faces_recoverable",
+)
+
+
+@dataclass
+class RunReport:
+    """The closing table.
+
+    Attributes:
+        shards: in the dataset; each is done now, done before, or failed.
+        shards_failed: shard -> reason. Nothing of these is published; a rerun tries them again.
+        counts: of all committed shards, keys COUNTS.
+        quarantined, filled: reason -> how many.
+        highest_similarity: of any protected face to its original, where the transformation measures it.
+        nothing_to_do: everything was committed before; the run wrote nothing.
+        rolled_forward: shards that a dead run had prepared and this one committed.
+        audit: "integrated", or "waiting" where no log key was given and the segments wait for one.
+    """
+
+    run_id: str
+    dataset: str
+    config_digest: str
+    shards: int = 0
+    shards_done: int = 0
+    shards_done_before: int = 0
+    shards_failed: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    quarantined: dict[str, int] = field(default_factory=dict)
+    filled: dict[str, int] = field(default_factory=dict)
+    highest_similarity: float | None = None
+    nothing_to_do: bool = False
+    rolled_forward: int = 0
+    audit: str = "waiting"
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Every shard of the dataset is published."""
+        return not self.shards_failed and self.shards == self.shards_done + self.shards_done_before
+
+    def add_records(self, records: Iterable[dict[str, Any]]) -> None:
+        quarantined: Counter[str] = Counter()
+        filled: Counter[str] = Counter()
+        for record in records:
+            for name in COUNTS:
+                self.counts[name] += record["counts"][name]
+            quarantined.update(record["reasons"]["quarantined"])
+            filled.update(record["reasons"]["filled"])
+            highest = record["highest_similarity"]
+            if highest is not None:
+                self.highest_similarity = max(highest, self.highest_similarity if self.highest_similarity is not None else -1.0)
+        self.quarantined, self.filled = dict(sorted(quarantined.items())), dict(sorted(filled.items()))
+
+    def check(self) -> None:
+        """Raises: JobError if the counts do not add up; then something was lost, and the output must not be used."""
+        c = self.counts
+        sums = {
+            "samples": c["samples_in"] == c["samples_out"] + c["samples_quarantined"],
+            "quarantined samples": c["samples_quarantined"] == sum(self.quarantined.values()),
+            "faces": c["faces"] == c["faces_protected"] + c["faces_filled"],
+            "filled faces": c["faces_filled"] == sum(self.filled.values()),
+            "pictures": c["pictures_changed"] <= c["pictures"],
+            "shards": self.shards == self.shards_done + self.shards_done_before + len(self.shards_failed),
+        }
+        wrong = [name for name, right in sums.items() if not right]
+        if wrong:
+            raise JobError(f"the counts of {', '.join(wrong)} do not add up: {c}, shards {self.shards}.")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, **asdict(self)}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The table a person reads, label and value."""
+        c = self.counts
+        done = f"{self.shards_done + self.shards_done_before} of {self.shards}"
+        rows = [
+            ("shards published", done + (f" ({self.shards_done_before} before this run)" if self.shards_done_before else "")),
+            ("samples in", f"{c['samples_in']:,}"),
+            ("  = published", f"{c['samples_out']:,}"),
+            ("  + quarantined", f"{c['samples_quarantined']:,}"),
+            ("pictures", f"{c['pictures']:,}"),
+            ("  changed", f"{c['pictures_changed']:,}"),
+            ("faces", f"{c['faces']:,}"),
+            ("  = protected", f"{c['faces_protected']:,}"),
+            ("  + filled", f"{c['faces_filled']:,}"),
+            ("  with a sealed record", f"{c['faces_recoverable']:,}"),
+        ]
+        if self.highest_similarity is not None:
+            rows.append(("highest similarity", f"{self.highest_similarity:.3f}"))
+        rows += [(f"failed: {shard}", reason) for shard, reason in sorted(self.shards_failed.items())]
+        return rows
