@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from keys.audit.checkpoint import NoteKey
 from keys.errors import DiffPrivError
@@ -95,7 +95,7 @@ def _run_rounds(job: Job, key_source: KeySourceFactory, progress: Callable[[Prog
             if fruitless >= ROUNDS_WITHOUT_PROGRESS:
                 raise JobError(
                     f"workers died {fruitless} times without a sample to blame: {death}",
-                    advice="They may be short of memory: lower the batch sizes or the number of actors, then run the job again.",
+                    advice="They may be short of memory: lower batch sizes or the number of actors, then run the job again.",
                 ) from None
 
 
@@ -136,11 +136,11 @@ class _Round:
 
         workers, settings = self._job.config.workers, self._settings
         rows = [{"shard": json.dumps(asdict(shard))} for shard in self._shards.values()]
-        common = {"batch_format": "pyarrow", "zero_copy_batch": True}
-        death = {"max_restarts": workers.restarts, "max_task_retries": workers.restarts}
+        common: dict[str, Any] = {"batch_format": "pyarrow", "zero_copy_batch": True}
+        death: dict[str, Any] = {"max_restarts": workers.restarts, "max_task_retries": workers.restarts}
         return (
             ray.data.from_items(rows, override_num_blocks=min(len(rows), 1000))
-            .map_batches(_read, fn_args=[settings], batch_size=1, num_cpus=READ_CPUS, **common)
+            .map_batches(cast(Any, _read), fn_args=[settings], batch_size=1, num_cpus=READ_CPUS, **common)
             .map_batches(
                 _Detect,
                 fn_constructor_args=[settings],
@@ -256,8 +256,8 @@ def _find_poison(job: Job, settings: WorkerSettings) -> frozenset[tuple[str, int
 
     shards = {shard.name: shard for shard in job.pending}
     workers = job.config.workers
-    trial_class = ray.remote(num_cpus=workers.protect_cpus, num_gpus=workers.protect_gpus, max_restarts=0)(_Trial)
-    trial = None
+    trial_class: Any = ray.remote(num_cpus=workers.protect_cpus, num_gpus=workers.protect_gpus, max_restarts=0)(_Trial)
+    trial: Any = None
     found = set()
     for shard, index in take_suspects(job.target, job.run_id):
         if shard not in shards:
@@ -333,7 +333,9 @@ def _cluster(config: JobConfig) -> Iterator[None]:
     if ours:
         os.environ.setdefault("RAY_DEDUP_LOGS", "1")
         local = "RAY_ADDRESS" not in os.environ
-        size = {"num_cpus": max(SMALLEST_CLUSTER, os.cpu_count() or 1), "include_dashboard": False} if local else {}
+        size: dict[str, Any] = {}
+        if local:
+            size = {"num_cpus": max(SMALLEST_CLUSTER, os.cpu_count() or 1), "include_dashboard": False}
         ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **size)
     try:
         _check_resources(config)

@@ -1,0 +1,48 @@
+"""Flags and fixtures for all tests. A test that a flag leaves out is listed at the end of the run, by name: never skipped unseen."""
+
+from collections.abc import Iterator
+
+import pytest
+
+_FLAGS = {"slow": "takes minutes", "gpu": "needs a CUDA device"}
+_LEFT_OUT = pytest.StashKey[dict[str, list[str]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for flag, why in _FLAGS.items():
+        parser.addoption(f"--{flag}", action="store_true", default=False, help=f"also run tests marked {flag}: {why}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out: dict[str, list[str]] = {}
+    kept = []
+    for item in items:
+        missing = [flag for flag in _FLAGS if item.get_closest_marker(flag) and not config.getoption(flag)]
+        if missing:
+            left_out.setdefault(missing[0], []).append(item.nodeid)
+        else:
+            kept.append(item)
+    config.stash[_LEFT_OUT] = left_out
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for flag, names in config.stash.get(_LEFT_OUT, {}).items():
+        terminalreporter.section(f"not run: {len(names)} tests that need --{flag} ({_FLAGS[flag]})")
+        for name in names:
+            terminalreporter.write_line(name)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One real Ray for all tests that want it: four logical CPUs whatever the machine has."""
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False, object_store_memory=200 << 20)
+    yield
+    if started:
+        ray.shutdown()
