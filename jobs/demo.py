@@ -1,0 +1,5 @@
+"""placeholder until the driver is there"""
+
+
+def demo() -> None:
+    """Not yet."""
