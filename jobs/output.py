@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DONE, FOUND_WRONG, MISUSE = 0, 1, 2
+WIDE = 240
 
 
 @dataclass
@@ -28,7 +29,10 @@ class Output:
     def console(self, *, errors: bool = False) -> "Console":
         from rich.console import Console
 
-        return Console(stderr=errors, highlight=False, soft_wrap=True)
+        console = Console(stderr=errors, highlight=False, soft_wrap=True)
+        if not console.is_terminal:
+            console.width = WIDE  # a file has no edge to fold paths at
+        return console
 
     def result(self, document: Mapping[str, Any], show: Callable[["Console"], None]) -> None:
         """Print the command's result: the document with `--json`, else whatever `show` prints."""

@@ -1,6 +1,8 @@
 """`diffpriv sanitize`: one job on Ray Data or Beam, with a progress bar and a closing table whose counts add up."""
 
 import contextlib
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,10 +108,18 @@ def run_job(job: "JobConfig", passphrase_file: Path | None = None) -> "RunReport
     log_key = load_log_key(Path(job.log_key), passphrase_file) if job.log_key else None
     if job.engine == "beam":
         raise MisuseError("the Beam engine is not part of this release.", advice="Use --engine ray.")
+    if not OUTPUT.verbose:
+        _quiet_engine()
     from pipelines.ray_driver import run
 
     with _progress_bar() as progress:
         return run(job, log_key=log_key, progress=progress)
+
+
+def _quiet_engine() -> None:
+    """Ray's notices about its own workings, which nobody who runs a job can act on; errors still come as exceptions."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    warnings.filterwarnings("ignore", message=".*will be removed in Ray.*")
 
 
 @contextlib.contextmanager
