@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
@@ -88,7 +89,7 @@ def _run_rounds(job: Job, key_source: KeySourceFactory, progress: Callable[[Prog
             _Round(job, pending, job.worker_settings(poison), key_source, progress).run()
             return
         except _WorkersDied as death:
-            found = _find_poison(job, job.worker_settings(poison))
+            found = _find_poison(job, job.worker_settings(poison), key_source)
             left = [s for s in pending if s.name not in job.records and s.name not in job.report.shards_failed]
             fruitless = 0 if found or len(left) < before else fruitless + 1
             poison |= found
@@ -233,11 +234,10 @@ class _Protect:
 class _Trial:
     """Takes one sample through all stages in a process of its own, to see whether that process survives."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, key_source: KeySourceFactory) -> None:
         self._settings = settings
         self._detect = DetectWorker(settings)
-        # Throwaway keys: what the trial makes is never used.
-        self._protect = ProtectWorker(settings, RandomKeySource)
+        self._protect = ProtectWorker(settings, key_source)  # the part it leaves is named by no result: debris
 
     def survives(self, shard: Shard, index: int) -> bool:
         for block in read_shard(self._settings, shard):
@@ -249,7 +249,7 @@ class _Trial:
         return True
 
 
-def _find_poison(job: Job, settings: WorkerSettings) -> frozenset[tuple[str, int]]:
+def _find_poison(job: Job, settings: WorkerSettings, key_source: KeySourceFactory) -> frozenset[tuple[str, int]]:
     """Which of the samples that dead workers were busy with kill a worker when they are alone with it."""
     import ray
     import ray.exceptions
@@ -262,7 +262,7 @@ def _find_poison(job: Job, settings: WorkerSettings) -> frozenset[tuple[str, int
     for shard, index in take_suspects(job.target, job.run_id):
         if shard not in shards:
             continue
-        trial = trial or trial_class.remote(settings)
+        trial = trial or trial_class.remote(settings, key_source)
         try:
             ray.get(trial.survives.remote(shards[shard], index))
         except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError):
@@ -327,11 +327,13 @@ def _cluster(config: JobConfig) -> Iterator[None]:
     import ray
     import ray.data
 
-    for name in ("ray", "ray.data", "ray.train"):
+    # `max_restarts` has no parameter of its own yet; Ray warns about the only way to give it.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+    for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ours = not ray.is_initialized()
     if ours:
-        os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         local = "RAY_ADDRESS" not in os.environ
         size: dict[str, Any] = {}
         if local:

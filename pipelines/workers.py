@@ -75,6 +75,7 @@ class DetectWorker:
         self._target = Folder(settings.config.dst)
         self._run_id = settings.run_id
         self._detector = load_detector(settings.config.detector, **settings.config.detector_options)
+        fix_threads()
         note_identity(self._target, self._run_id, "detector", self._detector.identity)
 
     def detect(self, samples: Sequence[Sample]) -> list[DetectedSample | QuarantinedSample]:
@@ -96,6 +97,7 @@ class ProtectWorker:
         self._recipients = [Recipient.load(path) for path in config.recipients] if keeps else []
         self._keys = key_source()
         self._transform = load_transform(config.transform)
+        fix_threads()
         note_identity(self._target, self._run_id, "transform", self._transform.identity)
 
     def protect(self, samples: Sequence[DetectedSample]) -> list[SampleResult]:
@@ -166,18 +168,13 @@ def identities(target: Folder, run_id: str) -> dict[str, str]:
 
 
 def fix_threads() -> None:
-    """One thread for every library that computes: other thread counts sum in other orders, and bytes would differ."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    if "torch" in sys.modules or _has("torch"):
-        import torch
+    """One thread for every library that computes: other thread counts sum in other orders, and bytes would differ.
 
-        torch.set_num_threads(1)
+    Call before and after loading models: libraries loaded later read the environment, those already loaded must be told.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:  # never imported for its own sake: it takes seconds
+        sys.modules["torch"].set_num_threads(1)
     import cv2
 
     cv2.setNumThreads(1)
-
-
-def _has(module: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(module) is not None

@@ -1,4 +1,4 @@
-"""Small real datasets for tests: photos that ship inside dependencies, synthetic pictures without a face, and ways to pack them."""
+"""Small real datasets for tests: photos that ship inside dependencies, pictures without a face, and ways to pack them."""
 
 import functools
 import io

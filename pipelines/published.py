@@ -1,0 +1,64 @@
+"""What is published at a DST, measured now: for `audit verify`, the data manifest, and whoever reads a DST later."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from keys.audit.manifest import PublishedShard, encode_manifest
+from pipelines.commit import read_record
+from pipelines.errors import MisuseError
+from pipelines.formats import data_digest
+from pipelines.sources import STATE_FOLDER
+from pipelines.storage import Folder
+
+COMMITS = f"{STATE_FOLDER}/commits"
+
+
+def records(dst: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Commit records of all shards whose files are there, sorted by shard file."""
+    from urllib.parse import unquote
+
+    folder = Folder(os.fspath(dst))
+    for name in folder.names(COMMITS):
+        record = read_record(folder, unquote(name.rpartition("/")[2].removesuffix(".json")))
+        if record is not None:
+            yield record
+
+
+def measure(dst: str | os.PathLike[str]) -> dict[tuple[str, str], str]:
+    """(dataset, shard) -> SHA-256 of its data as it is now: what `AuditLog.verify(data=...)` takes.
+
+    A shard with a record but missing or cut files is not in the result; a changed one is, with its new digest.
+    """
+    folder = Folder(os.fspath(dst))
+    return {
+        (record["dataset"], record["shard"]): data_digest(
+            record["format"], [(name, folder.sha256(name)) for name, _, _ in record["files"]]
+        )
+        for record in records(dst)
+    }
+
+
+def manifest(dst: str | os.PathLike[str]) -> bytes:
+    """The data manifest of DST, measured now (layout in `keys.audit.manifest`)."""
+    sizes = {(record["dataset"], record["shard"]): sum(size for _, _, size in record["files"]) for record in records(dst)}
+    return encode_manifest(PublishedShard(*shard, sha256, sizes[shard]) for shard, sha256 in measure(dst).items())
+
+
+def strangers(dst: str | os.PathLike[str]) -> list[str]:
+    """Files in DST that no commit record explains: nothing of this tool vouches for them."""
+    folder = Folder(os.fspath(dst))
+    known = {name for record in records(dst) for name, _, _ in record["files"]}
+    return [name for name in folder.names() if name not in known and not name.startswith(f"{STATE_FOLDER}/")]
+
+
+def find_face(dst: str | os.PathLike[str], shard: str, sample: str) -> list[tuple[int, str]]:
+    """(face index, field) of the faces of one published sample, from its commit record.
+
+    Raises:
+        MisuseError: the shard is not published.
+    """
+    record = read_record(Folder(os.fspath(dst)), shard)
+    if record is None:
+        raise MisuseError(f"{shard} is not a published shard of {os.fspath(dst)}.")
+    return [(index, field) for name, index, field, *_ in record["faces"] if name == sample]
