@@ -146,7 +146,7 @@ class AuditLog:
                     segment = segments.get(segment_id)
                     if expected is not None and expected.get(segment_id, segment.sha256) != segment.sha256:
                         raise AuditError(
-                            f"audit segment {segment_id} is not the one that its commit record names: it was altered."
+                            f"audit segment {segment_id} is not the one its commit record names: it was altered."
                         )
                     if known.get(segment_id) == segment.sha256:
                         skipped.append(segment_id)

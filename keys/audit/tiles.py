@@ -42,7 +42,7 @@ def parse_tile_path(path: str) -> tuple[int | str, int, int] | None:
     level: int | str = "entries" if match[1] == "entries" else int(match[1])
     number = int(match[2].replace("x", "").replace("/", ""))
     width = int(match[3]) if match[3] else WIDTH
-    return (level, number, width) if tile_path(level, number, width) == path else None
+    return (level, number, width) if width and tile_path(level, number, width) == path else None
 
 
 def tiles_of(size: int) -> Iterator[tuple[int | str, int, int]]:
