@@ -103,8 +103,9 @@ def _detector() -> Finding:
 
 def _model() -> Finding:
     try:
-        from diffpriv.weights import resolve_model, weights_digest
+        from diffpriv.weights import load_pipeline, resolve_model, weights_digest
 
+        load_pipeline(resolve_model("builtin"))
         return Finding("builtin model", "ok", f"weights {weights_digest(resolve_model('builtin'))[:16]}")
     except DiffPrivError as error:
         return Finding("builtin model", "BROKEN", error.message, error.advice)

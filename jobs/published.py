@@ -90,16 +90,28 @@ def read_picture(folder: Folder, face: PublishedFace) -> bytes:
     Raises:
         StorageError: the shard can't be read, or the sample or its picture is not in it.
     """
-    (record,) = [one for one in commit_records(folder) if (one["dataset"], one["shard"]) == (face.dataset, face.shard)]
-    names = [name for name, _, _ in record["files"]]
-    kind = _format_of(face.shard, names)
-    shard = Shard(face.shard, kind, tuple(folder.facts(name) for name in names))
-    for sample in shard_format(kind).read(folder, shard):
-        if isinstance(sample, Sample) and sample.key == face.sample:
-            for picture in sample.pictures:
-                if picture.field == face.field:
-                    return picture.data
+    for record in commit_records(folder):
+        if (record["dataset"], record["shard"]) == (face.dataset, face.shard):
+            for sample in _samples(folder, record):
+                for picture in sample.pictures:
+                    if (sample.key, picture.field) == (face.sample, face.field):
+                        return picture.data
     raise StorageError(f"{face.shard} in {folder.url} no longer holds the picture {face.field} of sample {face.sample}.")
+
+
+def read_pictures(folder: Folder) -> Iterator[tuple[str, list[bytes]]]:
+    """(sample, its encoded pictures) of every published sample that has any, in order."""
+    for record in commit_records(folder):
+        for sample in _samples(folder, record):
+            if sample.pictures:
+                yield sample.key, [picture.data for picture in sample.pictures]
+
+
+def _samples(folder: Folder, record: dict[str, Any]) -> Iterator[Sample]:
+    names = [name for name, _, _ in record["files"]]
+    kind = _format_of(record["shard"], names)
+    shard = Shard(record["shard"], kind, tuple(folder.facts(name) for name in names))
+    yield from (one for one in shard_format(kind).read(folder, shard) if isinstance(one, Sample))
 
 
 def _format_of(shard: str, names: Sequence[str]) -> str:
