@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 
 from diffpriv.errors import RecoveryError
-from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
+from diffpriv.faces.alignment import CANONICAL_SIZE, face_to_crop_matrix, warp_to_crop
 from diffpriv.keyed_noise import keyed_bytes
 from diffpriv.transforms.base import FaceRequest, Patch
 
@@ -123,13 +123,35 @@ def encode_keys(
 
 
 def encode_exact(request: FaceRequest, patch: Patch, task: str = "anonymize") -> bytes:
-    """Payload of the tier `exact`: the pixels that the patch covers, losslessly."""
+    """Payload of the tier `exact`: every pixel that the patch covers or the crop is sampled from, losslessly."""
     header, _ = _header("exact", task, 0, request)
-    rows, columns = patch.alpha.shape
-    covered = request.image[patch.y : patch.y + rows, patch.x : patch.x + columns]
+    x0, y0, x1, y1 = _covered_box(request, patch)
     stored = io.BytesIO()
-    Image.fromarray(covered).save(stored, format="PNG", compress_level=6)
-    return header + struct.pack(">II", patch.x, patch.y) + stored.getvalue()
+    Image.fromarray(request.image[y0:y1, x0:x1]).save(stored, format="PNG", compress_level=6)
+    return header + struct.pack(">II", x0, y0) + stored.getvalue()
+
+
+def _covered_box(request: FaceRequest, patch: Patch) -> tuple[int, int, int, int]:
+    """Half-open box of the patch and of the crop's square in the picture, so that the recovered crop is bit-exact too.
+
+    Where the square reaches over the picture's edge, the crop shows mirrored pixels: the box takes in what is mirrored.
+    """
+    height, width = request.image.shape[:2]
+    back = cv2.invertAffineTransform(stored_matrix(request))
+    size = CANONICAL_SIZE
+    corners = np.array([[-1, -1, 1], [size, -1, 1], [-1, size, 1], [size, size, 1]], np.float64) @ back.T
+    rows, columns = patch.alpha.shape
+    box = []
+    for low, high, patch_low, patch_high, limit in (
+        (corners[:, 0].min(), corners[:, 0].max(), patch.x, patch.x + columns, width),
+        (corners[:, 1].min(), corners[:, 1].max(), patch.y, patch.y + rows, height),
+    ):
+        first, last = int(np.floor(low)) - 2, int(np.ceil(high)) + 3
+        mirrored_from, mirrored_to = -first + 1, 2 * limit - last - 1
+        last = max(last, mirrored_from) if first < 0 else last
+        first = min(first, mirrored_to) if high > limit - 1 else first
+        box.append((max(0, min(first, patch_low)), min(limit, max(last, patch_high))))
+    return box[0][0], box[1][0], box[0][1], box[1][1]
 
 
 def decode_payload(payload: bytes) -> RecoveryPayload:

@@ -53,7 +53,7 @@ def load_pipeline(folder: Path, device: str | None = None) -> DiffPrivacyPipelin
         )
     parts = {}
     for name, kind in COMPONENTS.items():
-        options = {} if name == "scheduler" else {"torch_dtype": torch.float32}
+        options = {} if name == "scheduler" else {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
         try:
             parts[name] = kind.from_pretrained(folder / name, local_files_only=True, **options)
         except (OSError, ValueError, RuntimeError) as error:

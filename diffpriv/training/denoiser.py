@@ -5,7 +5,7 @@ the learning rate follows the minutes asked for in total, so a longer run is a l
 
 The denoiser sees: the noisy latent (8 channels), the latent of the picture with the face region blanked (8), and the mask (1).
 In `context_dropout` of the samples the whole crop is blanked: this is the mode in which key-I is inverted, so that recovery
-depends on nothing but the keys. In `key_dropout` of the samples the stage tokens are the learned null.
+depends on nothing but the keys. In `key_dropout` of the samples (twice that among the blanked ones) the stage tokens are the learned null.
 Target: v-prediction, weighted 1 inside the face region and `outside_weight` outside, by pixels that really were in the photo.
 """
 
@@ -152,8 +152,11 @@ def train(crops_path: Path, autoencoder_path: Path, out: Path, minutes: float, c
         part = (torch.arange(config.batch) + torch.rand(config.batch, generator=generator)) / config.batch
         timestep = (part * 1000).long().clamp(max=999).to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
-        drop_key = (torch.rand(config.batch, generator=generator) < config.key_dropout).to(device)[:, None, None]
-        drop_context = (torch.rand(config.batch, generator=generator) < config.context_dropout).to(device)[:, None, None, None]
+        blind = torch.rand(config.batch, generator=generator) < config.context_dropout
+        # A blind sample loses its key more often: with neither, the model generates faces from nothing.
+        key_rate = torch.where(blind, 2 * config.key_dropout, config.key_dropout)
+        drop_key = (torch.rand(config.batch, generator=generator) < key_rate).to(device)[:, None, None]
+        drop_context = blind.to(device)[:, None, None, None]
         rounding = (torch.rand(config.batch, 1, 1, generator=generator) - 0.5).to(device) * QUANTISATION_STEP
         signal, spread = alphas[timestep].sqrt()[:, None, None, None], (1 - alphas[timestep]).sqrt()[:, None, None, None]
         noisy, target = signal * clean + spread * noise, signal * noise - spread * clean

@@ -1,0 +1,112 @@
+"""Stage 3 for one face: from an opened payload back to the crop, and into the published picture.
+
+How close it came is stated with every recovery: whether the keyed digest of the original crop matches (bit-exact), and how many
+of the 64 bits of its difference hash differ (a few for a good reconstruction, about 32 for another face).
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from diffpriv.errors import RecoveryError
+from diffpriv.faces.alignment import warp_to_crop
+from diffpriv.faces.compositing import apply_patches, crop_to_patch, face_mask
+from diffpriv.faces.types import Patch
+from diffpriv.payloads import RecoveryPayload, crop_digest, decode_payload, difference_hash, hash_distance
+
+
+@dataclass(frozen=True, eq=False)
+class RecoveredFace:
+    """One face brought back.
+
+    Attributes:
+        crop: (128, 128, 3) uint8 RGB; for tier `exact` cut from the recovered picture.
+        picture: the published picture with the face put back, or None where no picture was given.
+        tier: "image", "keys" or "exact".
+        bit_exact: the crop equals the original crop, by its keyed digest.
+        hash_distance: differing bits of 64.
+    """
+
+    crop: np.ndarray
+    picture: np.ndarray | None
+    tier: str
+    bit_exact: bool
+    hash_distance: int
+
+    def closeness(self) -> str:
+        """One phrase for reports."""
+        if self.bit_exact:
+            return "bit-exact: the keyed digest of the original crop matches"
+        return f"{64 - self.hash_distance} of 64 hash bits agree with the original crop"
+
+
+def recover_face(payload: bytes, seed: bytes, published: np.ndarray | None, *, model: str = "builtin") -> RecoveredFace:
+    """Bring one face back.
+
+    Args:
+        payload: from the opened face record. seed: derived from the face key, as at protection.
+        published: the published picture, (height, width, 3) uint8 RGB, at its published size; tier `keys` works without.
+        model: the model that protected the face.
+    Raises:
+        RecoveryError: nothing was kept, the payload is damaged, or the picture is missing or of another size.
+    """
+    material = decode_payload(payload)
+    if published is not None and published.shape[1::-1] != material.picture_size:
+        size, wanted = published.shape[1::-1], material.picture_size
+        raise RecoveryError(
+            f"The picture is {size[0]} x {size[1]} pixels; the face was protected in one of {wanted[0]} x {wanted[1]}.",
+            advice="Give the published picture at its published size.",
+        )
+    if material.tier == "exact":
+        return _recover_exact(material, seed, published)
+    if material.tier == "image":
+        raise RecoveryError(
+            "This record holds key-E only (tier image), which this release cannot turn back into a face by itself.",
+            advice="Protect with recovery keys or exact where faces have to come back.",
+        )
+    crop = _regenerate(material, model)
+    picture = None
+    if published is not None:
+        picture = apply_patches(published, [crop_to_patch(published, crop, material.matrix, face_mask())])
+    return _describe(material, seed, crop, picture)
+
+
+def _recover_exact(material: RecoveryPayload, seed: bytes, published: np.ndarray | None) -> RecoveredFace:
+    if published is None or material.covered is None or material.position is None:
+        raise RecoveryError(
+            "Tier exact puts the original pixels back into the published picture, and no picture was given.",
+            advice="Give the published picture.",
+        )
+    alpha = np.ones(material.covered.shape[:2], np.float32)
+    picture = apply_patches(published, [Patch(*material.position, material.covered, alpha)])
+    return _describe(material, seed, warp_to_crop(picture, material.matrix), picture)
+
+
+def _regenerate(material: RecoveryPayload, model: str) -> np.ndarray:
+    from diffpriv.transforms.diffprivacy import to_pixels
+    from diffpriv.weights import load_pipeline, resolve_model
+
+    if material.key_e is None or material.key_i is None:
+        raise RecoveryError("The payload holds no key-I.", advice="Only tier keys can be regenerated from its keys.")
+    pipeline = load_pipeline(resolve_model(model))
+    key_e = torch.from_numpy(material.key_e.copy())[None].to(pipeline.device)
+    key_i = torch.from_numpy(material.key_i)[None].to(pipeline.device)
+    return to_pixels(pipeline.recover(key_e, key_i, steps=material.inversion_steps))[0]
+
+
+def _describe(material: RecoveryPayload, seed: bytes, crop: np.ndarray, picture: np.ndarray | None) -> RecoveredFace:
+    exact = crop_digest(seed, crop) == material.crop_digest
+    return RecoveredFace(crop, picture, material.tier, exact, hash_distance(difference_hash(crop), material.crop_hash))
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of two uint8 pictures in dB; infinite when equal."""
+    error = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def resized(picture: np.ndarray, size: int) -> np.ndarray:
+    """Square thumbnail for contact sheets, (size, size, 3)."""
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,96 @@
+"""Recovery material: stored small, read back exactly, refused when damaged."""
+
+import numpy as np
+import pytest
+
+from diffpriv.errors import RecoveryError
+from diffpriv.faces.alignment import warp_to_crop
+from diffpriv.faces.compositing import apply_patches
+from diffpriv.faces.types import Face
+from diffpriv.keyed_noise import keyed_normal
+from diffpriv.payloads import (
+    crop_digest,
+    decode_payload,
+    difference_hash,
+    encode_exact,
+    encode_keys,
+    hash_distance,
+    pack_key_i,
+    stored_matrix,
+    unpack_key_i,
+)
+from diffpriv.recovery import recover_face
+from diffpriv.transforms.base import FaceRequest, fill_patch
+
+SEED = b"s" * 32
+
+
+def request_at(x: float, y: float, scale: float = 1.0, shape: tuple[int, int] = (300, 400)) -> FaceRequest:
+    rng = np.random.default_rng(5)
+    image = rng.integers(0, 255, (*shape, 3), dtype=np.uint8)
+    points = np.array([[-18, -12], [18, -12], [0, 9], [-15, 30], [15, 30]], np.float64) * scale + (x, y)
+    box = (x - 34 * scale, y - 40 * scale, x + 34 * scale, y + 48 * scale)
+    return FaceRequest(image, Face(box, points, 0.9), SEED)
+
+
+def test_key_i_comes_back_within_half_a_step():
+    noise = keyed_normal(SEED, "key-i", (8, 16, 16))
+    packed = pack_key_i(noise)
+    assert len(packed) == 3072
+    assert np.abs(unpack_key_i(packed) - noise).max() <= 0.5 / 400 + 1e-6
+
+
+def test_key_e_and_geometry_come_back_as_stored():
+    request = request_at(200, 150)
+    key_e = np.random.default_rng(1).integers(-127, 128, (3, 160)).astype(np.int8)
+    payload = encode_keys(request, "hide", key_e, keyed_normal(SEED, "key-i", (8, 16, 16)), 12)
+    material = decode_payload(payload)
+    assert (material.tier, material.task, material.inversion_steps) == ("keys", "hide", 12)
+    assert material.picture_size == (400, 300)
+    assert np.array_equal(material.key_e, key_e)
+    assert np.array_equal(material.matrix, stored_matrix(request))
+    assert len(encode_keys(request, "hide", key_e)) <= 600
+
+
+@pytest.mark.parametrize(("x", "y", "scale"), [(200, 150, 1.0), (30, 30, 1.0), (380, 280, 1.0), (200, 150, 3.0), (90, 90, 0.4)])
+def test_exact_brings_back_every_covered_pixel_even_at_the_edge_of_the_picture(x, y, scale):
+    request = request_at(x, y, scale)
+    patch = fill_patch(request)
+    payload = encode_exact(request, patch)
+    published = apply_patches(request.image, [patch])
+    noise = np.random.default_rng(2).integers(-3, 4, published.shape)
+    published = np.clip(published.astype(int) + noise, 0, 255).astype(np.uint8)  # what a lossy codec does
+    recovered = recover_face(payload, SEED, published)
+    assert recovered.bit_exact
+    assert recovered.hash_distance == 0
+    assert np.array_equal(recovered.crop, warp_to_crop(request.image, stored_matrix(request)))
+    rows, columns = patch.alpha.shape
+    window = (slice(patch.y, patch.y + rows), slice(patch.x, patch.x + columns))
+    assert np.array_equal(recovered.picture[window], request.image[window])
+
+
+def test_the_digest_of_a_crop_cannot_be_tested_without_the_seed():
+    crop = request_at(200, 150).image[:128, :128]
+    assert crop_digest(SEED, crop) != crop_digest(b"t" * 32, crop)
+
+
+def test_hashes_of_unlike_crops_lie_far_apart():
+    rng = np.random.default_rng(3)
+    first, second = (rng.integers(0, 255, (128, 128, 3), dtype=np.uint8) for _ in range(2))
+    assert hash_distance(difference_hash(first), difference_hash(first)) == 0
+    assert hash_distance(difference_hash(first), difference_hash(second)) > 15
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, 51, 200, 531, 600])
+def test_a_cut_payload_is_refused_with_advice(cut):
+    request = request_at(200, 150)
+    payload = encode_keys(request, "anonymize", np.zeros((3, 160), np.int8), np.zeros((8, 16, 16), np.float32), 12)
+    with pytest.raises(RecoveryError) as caught:
+        decode_payload(payload[:cut])
+    assert caught.value.advice
+
+
+def test_a_picture_of_another_size_is_refused():
+    request = request_at(200, 150)
+    with pytest.raises(RecoveryError, match="400 x 300"):
+        recover_face(encode_exact(request, fill_patch(request)), SEED, request.image[:200])
