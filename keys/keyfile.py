@@ -17,16 +17,16 @@ file is in the audit log.
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from keys.context import ShardContext
-from keys.errors import KeyFileError, RecordError, ShreddedError, UnknownFaceError, WrongRecipientError
+from keys.errors import KeyFileError, MisuseError, RecordError, ShreddedError, UnknownFaceError, WrongRecipientError
 from keys.lockbox import canonical_json
-from keys.recipients import Recipient, Unwrapper, check_recipients
+from keys.recipients import Recipient, Unwrapper
 from keys.sealing import OpenedFace, SealedPart, commitment_fits, open_record, wrap_context
 from keys.secrets import ShardKey
 
@@ -203,18 +203,30 @@ class KeyFile:
             living += 1
         return living
 
-    def rewrapped(self, recipient_key: Unwrapper, recipients: Sequence[Recipient]) -> bytes:
-        """The file with its shard keys wrapped to `recipients` instead; not one record changes."""
-        check_recipients(recipients)
+    def rewrapped(self, add: Sequence[Recipient], remove: Collection[str], recipient_key: Unwrapper | None = None) -> bytes:
+        """The file with recipients added and removed (by fingerprint); not one record changes.
+
+        Wraps of recipients that stay are kept as they are. Only adding needs `recipient_key`, to unwrap the shard keys once.
+        Raises: MisuseError if nobody would be left, or a key is needed and missing; as `shard_key` does.
+        """
+        kept = [place for place, fingerprint in enumerate(self.sealed_to) if fingerprint not in remove]
+        new = [one for one in add if one.fingerprint not in self.sealed_to]
+        if not kept and not new:
+            raise MisuseError(f"nobody could open {self.context.shard} any more.", advice="Add a recipient in the same step.")
+        if new and recipient_key is None:
+            raise MisuseError("adding a recipient takes the private key of a present one.")
         parts = []
         for number, part in enumerate(self.parts):
             wraps: tuple[bytes, ...] = ()
             if part.wraps:
-                key = self.shard_key(number, recipient_key)
-                info = wrap_context(self.context, part.commitment)
-                wraps = tuple(recipient.wrap(key, info) for recipient in recipients)
+                wraps = tuple(part.wraps[place] for place in kept)
+                if new and recipient_key is not None:
+                    key = self.shard_key(number, recipient_key)
+                    info = wrap_context(self.context, part.commitment)
+                    wraps += tuple(recipient.wrap(key, info) for recipient in new)
             parts.append(Part(part.commitment, wraps))
-        return _write(self.context, [(one.fingerprint, one.kind) for one in recipients], parts, self._table)
+        recipients = [self.recipients[place] for place in kept] + [(one.fingerprint, one.kind) for one in new]
+        return _write(self.context, recipients, parts, self._table)
 
     def without(self, selected: Callable[[Face], bool], now: int) -> tuple[bytes, list[Face]]:
         """The file with the selected living records destroyed, and which those were (none: the bytes are not to be used)."""

@@ -1,6 +1,6 @@
 """Who can open the shard keys: recipients (public, all that a job holds) and their private keys.
 
-Two kinds of recipient, both of which let the job lock and never unlock:
+Kinds of recipient, all of which let the job lock and never unlock:
 
 hpke-mlkem768-x25519: RFC 9180 HPKE, base mode, KEM MLKEM768_X25519, HKDF-SHA256, AES-256-GCM.
     public   ML-KEM-768 public key (1,184 bytes) || X25519 public key (32)
@@ -11,6 +11,9 @@ rsa-oaep-sha256: for AWS KMS and PKCS#11, whose private half never leaves the se
     public   DER SubjectPublicKeyInfo, at least 3,072 bits
     wrapped shard key, as long as the modulus: RSA-OAEP(SHA-256, MGF1-SHA-256, no label) of shard key (32) || SHA-256(wrap
     context): these services take no label, so the context is bound inside what is wrapped
+rsa-oaep-sha1: the same with SHA-1 inside the padding, for tokens that offer nothing else (SoftHSM 2.6, many HSMs). OAEP does
+not
+    rest on SHA-1 being free of collisions; the context digest stays SHA-256.
 
 Fingerprint: the first 16 bytes, in hex, of SHA-256(canonical("diffpriv/v1/recipient", kind, public)).
 
@@ -41,11 +44,11 @@ from keys.secrets import SecretBytes, ShardKey
 
 HPKE = "hpke-mlkem768-x25519"
 RSA_OAEP = "rsa-oaep-sha256"
+RSA_OAEP_SHA1 = "rsa-oaep-sha1"
 _MLKEM_PUBLIC, _X25519_PUBLIC = 1184, 32
 _FORMAT = "diffpriv recipient"
 _MIN_RSA_BITS = 3072
-# Built on use: constructing them costs nothing, but `--help` should not depend on what this OpenSSL supports.
-_OAEP_HASH = hashes.SHA256
+_OAEP_HASHES: dict[str, type[hashes.HashAlgorithm]] = {RSA_OAEP: hashes.SHA256, RSA_OAEP_SHA1: hashes.SHA1}
 
 
 class Unwrapper(Protocol):
@@ -72,7 +75,7 @@ class Recipient:
         try:
             if self.kind == HPKE:
                 _hpke_public(self.public)
-            elif self.kind == RSA_OAEP:
+            elif self.kind in _OAEP_HASHES:
                 _rsa_public(self.public)
             else:
                 raise ValueError(f"kind {self.kind!r} is unknown")
@@ -88,7 +91,8 @@ class Recipient:
         if self.kind == HPKE:
             return _suite().encrypt(reveal(key), _hpke_public(self.public), info=info)
         bound = reveal(key) + hashlib.sha256(info).digest()
-        return _rsa_public(self.public).encrypt(bound, padding.OAEP(padding.MGF1(_OAEP_HASH()), _OAEP_HASH(), None))
+        oaep_hash = _OAEP_HASHES[self.kind]
+        return _rsa_public(self.public).encrypt(bound, padding.OAEP(padding.MGF1(oaep_hash()), oaep_hash(), None))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -145,9 +145,7 @@ class AuditLog:
                 for segment_id in chosen:
                     segment = segments.get(segment_id)
                     if expected is not None and expected.get(segment_id, segment.sha256) != segment.sha256:
-                        raise AuditError(
-                            f"audit segment {segment_id} is not the one its commit record names: it was altered."
-                        )
+                        raise AuditError(f"audit segment {segment_id} is not the one its commit record names: it was altered.")
                     if known.get(segment_id) == segment.sha256:
                         skipped.append(segment_id)
                         continue

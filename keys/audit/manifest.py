@@ -1,7 +1,8 @@
 """The data manifest: which published shard has which digest, as one file that can travel with the data.
 
-UTF-8, one canonical JSON object per line, sorted by (dataset, shard): {"dataset", "sha256", "shard", "size"}; the first line is
-{"format": "diffpriv data manifest", "shards": n, "version": 1}. There is exactly one byte string for one content.
+UTF-8, one canonical JSON object per line, sorted by (dataset, shard): {"dataset", "sha256", "shard"}; the first line is
+{"format": "diffpriv data manifest", "shards": n, "version": 1}. There is exactly one byte string for one content,
+and no field that the audit log could not check.
 """
 
 import json
@@ -19,7 +20,6 @@ class PublishedShard:
     dataset: str
     shard: str
     sha256: str
-    size: int
 
 
 def encode_manifest(shards: Iterable[PublishedShard]) -> bytes:

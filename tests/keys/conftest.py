@@ -106,7 +106,7 @@ def build_vault(root: Path, log_key: NoteKey, recipient_key: RecipientKey, shard
         data = rng.randbytes(2000)
         (root / "data" / name).write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
-        published.append(PublishedShard("faces", name, digest, len(data)))
+        published.append(PublishedShard("faces", name, digest))
         events = [
             run_started(NOW, "run-1", "faces", CONFIG, worker=name),
             shard_committed(NOW + 5, "run-1", context, faces=len(faces), key_file=receipt, data_sha256=digest),
