@@ -1,0 +1,45 @@
+"""Put trained components together as one model folder.
+
+`python -m diffpriv.training.package OUT --vae F --denoiser F --recognizer F` writes what `DiffPrivacyPipeline.from_pretrained` and
+`--model OUT` read: unet, msi and scheduler from the denoiser's run, weights in half precision.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from diffpriv.models.autoencoder import FaceAutoencoder
+from diffpriv.models.msi import MultiScaleInverter
+from diffpriv.models.recognizer import FaceRecognizer
+from diffpriv.pipeline import DiffPrivacyPipeline
+
+
+def package(out: Path, vae: Path, denoiser: Path, recognizer: Path) -> int:
+    """Write the folder; returns the bytes of its weights."""
+    half = {"torch_dtype": torch.float16, "low_cpu_mem_usage": False}
+    pipeline = DiffPrivacyPipeline(
+        vae=FaceAutoencoder.from_pretrained(vae, **half),
+        unet=UNet2DConditionModel.from_pretrained(denoiser / "unet", **half),
+        scheduler=DDIMScheduler.from_pretrained(denoiser / "scheduler"),
+        msi=MultiScaleInverter.from_pretrained(denoiser / "msi", **half),
+        recognizer=FaceRecognizer.from_pretrained(recognizer, **half),
+    )
+    pipeline.save_pretrained(out)
+    return sum(path.stat().st_size for path in out.rglob("*.safetensors"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--denoiser", type=Path, required=True)
+    parser.add_argument("--recognizer", type=Path, required=True)
+    arguments = parser.parse_args()
+    size = package(arguments.out, arguments.vae, arguments.denoiser, arguments.recognizer)
+    print(f"{arguments.out}: {size / 1e6:.1f} MB of weights")
+
+
+if __name__ == "__main__":
+    main()
