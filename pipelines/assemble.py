@@ -191,6 +191,7 @@ def _describe(
             "quarantined": dict(Counter(result.reason for result in results if result.reason)),
             "filled": dict(Counter(f.reason for r in results if not r.reason for f in r.faces if f.status == "filled")),
         },
+        "quarantined": [result.index for result in results if result.reason],
         "highest_similarity": max(similarities, default=None),
         # Which face is which: recovery asks by sample and face number.
         "faces": [

@@ -7,8 +7,9 @@ from typing import Any
 from keys.audit.manifest import PublishedShard, encode_manifest
 from pipelines.commit import read_record
 from pipelines.errors import MisuseError
-from pipelines.formats import data_digest
-from pipelines.sources import STATE_FOLDER
+from pipelines.formats import Shard, data_digest, shard_format
+from pipelines.samples import Sample
+from pipelines.sources import STATE_FOLDER, open_source
 from pipelines.storage import Folder
 
 COMMITS = f"{STATE_FOLDER}/commits"
@@ -62,3 +63,42 @@ def find_face(dst: str | os.PathLike[str], shard: str, sample: str) -> list[tupl
     if record is None:
         raise MisuseError(f"{shard} is not a published shard of {os.fspath(dst)}.")
     return [(index, field) for name, index, field, *_ in record["faces"] if name == sample]
+
+
+def read_picture(dst: str | os.PathLike[str], shard: str, sample: str, field: str) -> bytes:
+    """The bytes of one published picture.
+
+    Raises:
+        MisuseError: the shard is not published, or has no such picture.
+    """
+    record = read_record(Folder(os.fspath(dst)), shard)
+    if record is None:
+        raise MisuseError(f"{shard} is not a published shard of {os.fspath(dst)}.")
+    folder = Folder(os.fspath(dst))
+    files = tuple(folder.facts(name) for name, _, _ in record["files"])
+    return _picture(folder, Shard(shard, record["format"], files), _published_key(record, sample), field, sample)
+
+
+def read_source_picture(src: str, shard: str, sample: str, field: str, format: str = "auto") -> bytes:
+    """The bytes of one picture of SRC, for before-and-after sheets. Raises: MisuseError where there is none."""
+    source = open_source(src, format)
+    folder = Folder(source.url)
+    if source.format == "folder":
+        return _picture(folder, Shard(shard, "folder", (folder.facts(sample),)), sample, field, sample)
+    return _picture(folder, Shard(shard, source.format, (folder.facts(shard),)), sample, field, sample)
+
+
+def _picture(folder: Folder, shard: Shard, key: str, field: str, asked: str) -> bytes:
+    for one in shard_format(shard.format).read(folder, shard):
+        if isinstance(one, Sample) and one.key == key:
+            for picture in one.pictures:
+                if picture.field == field:
+                    return picture.data
+    raise MisuseError(f"{shard.name} has no picture {field!r} of sample {asked!r}.")
+
+
+def _published_key(record: dict[str, Any], sample: str) -> str:
+    """Parquet samples are called by their row in SRC; rows before them that went to quarantine are missing in DST."""
+    if record["format"] != "parquet":
+        return sample
+    return f"{int(sample) - sum(index < int(sample) for index in record['quarantined']):09d}"

@@ -330,11 +330,11 @@ def _cluster(config: JobConfig) -> Iterator[None]:
     # `max_restarts` has no parameter of its own yet; Ray warns about the only way to give it.
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     ours = not ray.is_initialized()
     if ours:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        local = "RAY_ADDRESS" not in os.environ
+        local = not os.environ.get("RAY_ADDRESS")
         size: dict[str, Any] = {}
         if local:
             size = {"num_cpus": max(SMALLEST_CLUSTER, os.cpu_count() or 1), "include_dashboard": False}
