@@ -2,7 +2,7 @@
 
 Inclusion proof: C2SP tlog-proof (https://c2sp.org/tlog-proof), text: "c2sp.org/tlog-proof@v1", "extra <base64 of the entry>",
 "index <n>", the hashes in base64 one per line, an empty line, the checkpoint. The entry rides in "extra"; its hash checks it.
-Consistency proof, JSON: {"format": "diffpriv consistency proof", "version": 1, "old": note, "new": note, "proof": [base64, ...]}.
+Consistency proof, JSON: {"format": "diffpriv consistency proof", "version": 1, "old": note, "new": note, "proof": [base64]}.
 A witness keeps {"origin", "root", "size"} of the last head it signed in a file of its own, and signs only what extends that.
 """
 
@@ -58,9 +58,11 @@ def check_inclusion(proof: bytes, log: NoteVerifier, witnesses: Sequence[NoteVer
         title, extra, place, *lines = head.decode().split("\n")
         if title != _INCLUSION or not extra.startswith("extra ") or not place.startswith("index "):
             raise ValueError("not a tlog-proof")
-        entry = base64.b64decode(extra.removeprefix("extra "), validate=True)
+        entry = _unb64(extra.removeprefix("extra "))
         index = int(place.removeprefix("index "))
-        hashes = [base64.b64decode(line, validate=True) for line in lines]
+        hashes = [_unb64(line) for line in lines]
+        if place != f"index {index}":
+            raise ValueError("an index in another form")
     except ValueError as error:
         raise AuditError("this is not an inclusion proof (c2sp.org/tlog-proof).") from error
     checkpoint = open_checkpoint(note, log, witnesses, what="the checkpoint in the proof")
@@ -91,7 +93,7 @@ def check_consistency(proof: bytes, log: NoteVerifier) -> tuple[Checkpoint, Chec
         body = json.loads(proof)
         if body["format"] != _CONSISTENCY or body["version"] != 1:
             raise ValueError("another format")
-        hashes = [base64.b64decode(one, validate=True) for one in body["proof"]]
+        hashes = [_unb64(one) for one in body["proof"]]
         notes = [body[which].encode() for which in ("old", "new")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AuditError("this is not a consistency proof.") from error
@@ -153,3 +155,11 @@ def _remember(state: str | os.PathLike[str], head: Checkpoint) -> None:
 
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def _unb64(text: str) -> bytes:
+    """Only the one canonical form: base64 has unused bits that could be flipped unseen."""
+    data = base64.b64decode(text, validate=True)
+    if _b64(data) != text:
+        raise ValueError("base64 in another form")
+    return data

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import CONFIG, make_faces
+from keys_helpers import CONFIG, make_faces
 
 from keys.audit.checkpoint import NoteKey
 from keys.context import ShardContext

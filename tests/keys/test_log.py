@@ -6,9 +6,9 @@ import sys
 import textwrap
 
 import pytest
-from conftest import CONFIG, NOW
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keys_helpers import CONFIG, NOW
 
 from keys.audit.checkpoint import NoteKey, NoteVerifier
 from keys.audit.events import AuditEvent, commit_names, run_started, sample_quarantined

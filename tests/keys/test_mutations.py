@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-from conftest import Vault, build_vault
+from keys_helpers import Vault, build_vault
 
 from keys.audit.log import AuditLog
 from keys.audit.manifest import decode_manifest

@@ -6,9 +6,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import CHEAP_ARGON2
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from keys_helpers import CHEAP_ARGON2
 
 from keys import lockbox
 from keys.audit.checkpoint import NoteKey

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import CONFIG, NOW, make_faces
+from keys_helpers import CONFIG, NOW, make_faces
 
 from keys.audit.events import AuditEvent, shard_committed
 from keys.context import ShardContext

@@ -3,10 +3,10 @@
 import uuid
 from dataclasses import replace
 
-from conftest import NOW
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from keys_helpers import NOW
 
 from keys.audit.checkpoint import NoteKey
 from keys.audit.log import AuditLog

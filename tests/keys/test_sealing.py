@@ -7,7 +7,7 @@ from dataclasses import replace
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import CONFIG, make_faces
+from keys_helpers import CONFIG, make_faces
 
 from keys.cleartext import reveal
 from keys.context import ShardContext

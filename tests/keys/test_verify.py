@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from conftest import CONFIG, NOW, Vault, make_faces
+from keys_helpers import CONFIG, NOW, Vault, make_faces
 
 from keys.audit.checkpoint import NoteKey
 from keys.audit.events import AuditEvent
