@@ -42,8 +42,7 @@ def measure(dst: str | os.PathLike[str]) -> dict[tuple[str, str], str]:
 
 def manifest(dst: str | os.PathLike[str]) -> bytes:
     """The data manifest of DST, measured now (layout in `keys.audit.manifest`)."""
-    sizes = {(record["dataset"], record["shard"]): sum(size for _, _, size in record["files"]) for record in records(dst)}
-    return encode_manifest(PublishedShard(*shard, sha256, sizes[shard]) for shard, sha256 in measure(dst).items())
+    return encode_manifest(PublishedShard(*shard, sha256) for shard, sha256 in measure(dst).items())
 
 
 def strangers(dst: str | os.PathLike[str]) -> list[str]:
