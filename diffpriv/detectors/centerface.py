@@ -38,7 +38,7 @@ SUPPRESSION = 0.3  # overlap at which the weaker of two boxes goes
 CONTAINED = 0.9  # share of the smaller box inside a stronger one at which it goes: a nose or an eye taken for a face
 WEAK = 0.1  # share of the threshold from which a cell is worth a closer look
 COMFORTABLE_RANGE = (28.0, 500.0)  # input heights at which the network is sure and its landmarks are sharp
-MAX_UNSURE = 256  # closer looks per view, strongest first: bounds the time that a picture of pure texture can take
+MAX_UNSURE = 4096  # closer looks per view, strongest first: bounds the time that a hostile picture can take
 MAX_LOG_SIZE = 9.0  # exp(9) * 4 is beyond any picture that fits the memory; keeps a broken output finite
 
 
@@ -103,7 +103,9 @@ class CenterFaceDetector:
             moved = in_picture(table, view)
             whole = view.whole(moved)
             tables[index].append(moved[whole & sure])
-            unsure += [(index, row) for row in moved[whole & ~sure][:MAX_UNSURE]]
+            doubtful = moved[whole & ~sure]
+            unsure += [(index, row) for row in doubtful[:MAX_UNSURE]]
+            tables[index].append(doubtful[MAX_UNSURE:])  # no time for a closer look: covering too much is the safe side
         close = [(index, close_view(row, sizes[index][0], sizes[index][1])) for index, row in unsure]
         for (index, view), (_, row), table in zip(close, unsure, self._look(images, close, self._threshold), strict=True):
             tables[index].append(self._second_look(row, in_picture(table, view)))

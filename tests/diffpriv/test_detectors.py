@@ -142,3 +142,10 @@ def test_a_close_view_lies_inside_the_picture_and_holds_the_candidate():
         assert 0 <= view.top < view.bottom <= 512
         assert view.left <= max(box[0], 0)
         assert view.right >= min(box[2], 512)
+
+
+def test_everybody_in_a_crowd_of_small_faces_is_found(detector):
+    small = rescaled(np.ascontiguousarray(astronaut()[0:250, 110:350]), 0.19)  # a face of 22 pixels
+    rows, columns = 15, 18
+    (faces,) = detector.detect([np.tile(small, (rows, columns, 1))])
+    assert len(faces) == rows * columns
