@@ -182,14 +182,33 @@ def read_bundle(location: Location, number: int, size: int) -> list[bytes]:
     """The entries of bundle `number` of a log of `size` entries."""
     width = min(WIDTH, size - number * WIDTH)
     path = tile_path("entries", number, width)
-    return decode_bundle(location.read(path), width, path)
+    data = location.read_if_there(path)
+    if data is not None:
+        return decode_bundle(data, width, path)
+    wider = _wider(location, "entries", number, width)
+    return decode_bundle(location.read(tile_path("entries", number, wider)), wider, path)[:width]
+
+
+def _wider(location: Location, level: int | str, number: int, width: int) -> int:
+    """The width of a tile that replaced the one of `width` meanwhile; `width` itself if there is none.
+
+    A reader that holds an older checkpoint, or that reads while the log grows, finds its partial tile replaced by a wider one,
+    which starts with the same entries.
+    """
+    if location.read_if_there(tile_path(level, number)) is not None:
+        return WIDTH
+    there = [parse_tile_path(name) for name in location.names(tile_path(level, number) + ".p")]
+    return max((one[2] for one in there if one is not None), default=width)
 
 
 def _hashes(location: Location, level: int, number: int, width: int) -> list[bytes]:
     if width == 0:
         return []
     path = tile_path(level, number, width)
-    data = location.read(path)
+    data = location.read_if_there(path)
+    if data is None:
+        wider = _wider(location, level, number, width)
+        data = location.read(tile_path(level, number, wider))[: width * HASH]
     if len(data) != width * HASH:
         raise AuditError(f"{path} has {len(data)} bytes instead of {width * HASH}.")
     return split_hashes(data)

@@ -37,6 +37,7 @@ from keys.recipients import Unwrapper
 from keys.store import KeyStore, key_file_path
 
 Shard = tuple[str, str]  # (dataset, shard)
+_ATTEMPTS = 5
 
 
 @dataclass
@@ -67,6 +68,7 @@ def verify_log(
     log: AuditLog,
     *,
     since: bytes | None = None,
+    until: bytes | None = None,
     witnesses: Sequence[NoteVerifier] = (),
     segments: AuditSegments | bool = True,
     key_store: KeyStore | None = None,
@@ -76,7 +78,7 @@ def verify_log(
     """Check the whole log and whatever else is given.
 
     Args:
-        since: an earlier checkpoint (a signed note) that today's log must extend.
+        since, until: earlier checkpoints (signed notes); today's log must extend both, and `until` must extend `since`.
         witnesses: their cosignatures must be under the checkpoint.
         segments: True for the log's own, False where they were pruned after integration, or another place.
         key_store: check key files against the log.
@@ -84,6 +86,25 @@ def verify_log(
         data: SHA-256 of each published shard as measured now (or read from a manifest).
     Never raises for what it finds; the report says it.
     """
+    for _ in range(_ATTEMPTS):
+        before = log.location.read_if_there(CHECKPOINT)
+        report = _verify(log, since, until, witnesses, segments, key_store, recipient_key, data)
+        # What looks wrong while another process appends is looked at again: its files are replaced one by one.
+        if report.ok or log.location.read_if_there(CHECKPOINT) == before:
+            break
+    return report
+
+
+def _verify(
+    log: AuditLog,
+    since: bytes | None,
+    until: bytes | None,
+    witnesses: Sequence[NoteVerifier],
+    segments: AuditSegments | bool,
+    key_store: KeyStore | None,
+    recipient_key: Unwrapper | None,
+    data: Mapping[Shard, str] | None,
+) -> VerifyReport:
     report = VerifyReport()
     try:
         head = log.checkpoint(witnesses)
@@ -93,12 +114,15 @@ def verify_log(
     report.size, report.root, report.witnesses = head.size, head.root.hex(), list(head.witnesses)
     missing = {one.name for one in witnesses} - {name for name, _ in head.witnesses}
     report.problems += [f"the checkpoint of {log.url} lacks the cosignature of witness {name}." for name in sorted(missing)]
-    earlier = None
-    if since is not None:
-        try:
-            earlier = open_checkpoint(since, log.verifier, what="the earlier checkpoint")
-        except DiffPrivError as error:
-            report.problems.append(str(error))
+    earlier = []
+    for note, what in ((since, "the earlier checkpoint"), (until, "the later checkpoint")):
+        if note is not None:
+            try:
+                earlier.append(open_checkpoint(note, log.verifier, what=what))
+            except DiffPrivError as error:
+                report.problems.append(str(error))
+    if len(earlier) == 2 and earlier[0].size > earlier[1].size:
+        report.problems.append("the earlier checkpoint is of more entries than the later one.")
     ledger = Ledger()
     _check_tree(log, head, earlier, ledger, report)
     _check_files(log, head, report)
@@ -112,22 +136,22 @@ def verify_log(
     return report
 
 
-def _check_tree(log: AuditLog, head: Checkpoint, earlier: Checkpoint | None, ledger: Ledger, report: VerifyReport) -> None:
+def _check_tree(log: AuditLog, head: Checkpoint, earlier: Sequence[Checkpoint], ledger: Ledger, report: VerifyReport) -> None:
     builder = TreeBuilder()
     before = len(report.problems)
-    if earlier is not None and earlier.size > head.size:
-        report.problems.append(
-            f"the log has {head.size} entries, but an earlier checkpoint is of {earlier.size}: it was cut back."
-        )
-        earlier = None
-    elif earlier is not None and earlier.size == 0 and earlier.root != builder.root():
+    roots: dict[int, set[bytes]] = {}
+    for checkpoint in earlier:
+        roots.setdefault(checkpoint.size, set()).add(checkpoint.root)
+        if checkpoint.size > head.size:
+            report.problems.append(f"the log of {head.size} entries once had {checkpoint.size}: it was cut back.")
+    if roots.get(0, {builder.root()}) != {builder.root()}:
         report.problems.append("the earlier checkpoint is not that of an empty log.")
     for number in range((head.size + WIDTH - 1) // WIDTH):
         for leaf in _check_bundle(log, number, head.size, ledger, report):
             builder.add_leaf(leaf)
-            if earlier is not None and builder.size == earlier.size and builder.root() != earlier.root:
+            if builder.size in roots and roots[builder.size] != {builder.root()}:
                 report.problems.append(
-                    f"the first {earlier.size} entries are not those of the earlier checkpoint: the past was rewritten."
+                    f"the first {builder.size} entries are not those of the earlier checkpoint: the past was rewritten."
                 )
         _check_upper_tiles(log, builder.take(), report)
     _check_upper_tiles(log, builder.edge(), report)

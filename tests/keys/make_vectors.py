@@ -1,4 +1,4 @@
-"""Writes vectors/v1.json anew: python tests/keys/make_vectors.py. Only when a format gets a new version; old vectors stay for ever.
+"""Writes vectors/v1.json anew: python tests/keys/make_vectors.py. Only for a new format version; old ones stay.
 
 Everything in it is made up: the keys protect nothing.
 """

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -205,6 +206,46 @@ def test_an_earlier_checkpoint_shows_a_rewritten_or_shortened_past(log, log_key,
     short = AuditLog(tmp_path / "short", log_key)
     short.append(started(200))
     assert "cut back" in short.verify(since=earlier).problems[0]
+
+
+def test_a_log_is_verified_between_two_checkpoints(log, log_key, tmp_path):
+    heads = []
+    for first in (0, 100, 300):
+        log.append(started(100, first))
+        heads.append(log.checkpoint().note)
+    assert log.verify(since=heads[0], until=heads[1]).ok
+    assert any("more entries than the later" in problem for problem in log.verify(since=heads[1], until=heads[0]).problems)
+    other = AuditLog(tmp_path / "other", log_key)
+    other.append(started(200, 7000))
+    (problem,) = log.verify(since=heads[0], until=other.checkpoint().note).problems
+    assert "the first 200 entries are not those" in problem
+
+
+def test_reading_and_verifying_go_on_while_another_process_appends(log, log_key):
+    log.append(started(250))
+    reader = AuditLog(log.url, verifier=log.verifier)
+    head = reader.checkpoint()
+    reading = reader.entries()
+    assert next(reading)[0] == 0
+
+    stop = threading.Event()
+
+    def append() -> None:
+        for number in range(250, 300):
+            log.append(started(1, number))
+            if stop.is_set():
+                break
+
+    writer = threading.Thread(target=append)
+    writer.start()
+    try:
+        assert [index for index, _ in reading] == list(range(1, head.size))
+        assert reader.verify(since=head.note).problems == []
+        assert len(list(reader.events())) >= 250
+    finally:
+        stop.set()
+        writer.join()
+    assert reader.verify(since=head.note).problems == []
 
 
 @pytest.mark.parametrize(
