@@ -37,7 +37,9 @@ def _subject(faces: list[Face], width: int, height: int) -> Face:
     return max(faces, key=rank)
 
 
-def load_photos(folder: Path, groups: tuple[str, ...] = ("lfw", "deepface", "london"), cache: Path | None = None) -> LabelledCrops:
+def load_photos(
+    folder: Path, groups: tuple[str, ...] = ("lfw", "deepface", "london"), cache: Path | None = None
+) -> LabelledCrops:
     """Detect and align; with `cache` the crops are kept in that .npz (keep it out of the repository)."""
     if cache is not None and cache.exists():
         with np.load(cache) as stored:

@@ -1,8 +1,8 @@
 """Privacy and recovery on labelled photos: who still matches whom, is there still a face, what comes back.
 
 `python -m benchmarks.privacy PHOTOS --task anonymize --preset quality --limit 120` prints a table and, with --json, writes it.
-Judges: the builtin recogniser (used by guidance: an upper bound of the success), and dlib's where it is installed. Verification is at
-the thresholds of false-accept rates 1e-2 and 1e-3 on clean impostor pairs of the same photos.
+Judges: the builtin recogniser (used by guidance: an upper bound of the success), and dlib's where it is installed.
+Verification is at the thresholds of false-accept rates 1e-2 and 1e-3 on clean impostor pairs of the same photos.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def recover_crops(transform: DiffPrivacyTransform, data: LabelledCrops) -> tuple
         started = time.perf_counter()
         key = pipeline.create_key(to_tensor(part, pipeline.device), preset)
         spent += time.perf_counter() - started
-        stored = np.stack([unpack_key_i(pack_key_i(noise)) for noise in key.key_i.cpu().numpy()])  # type: ignore[union-attr]
+        stored = np.stack([unpack_key_i(pack_key_i(noise), noise.shape) for noise in key.key_i.cpu().numpy()])  # type: ignore[union-attr]
         crops = pipeline.recover(key.key_e, torch.from_numpy(stored).to(pipeline.device), steps=preset.inversion_steps)
         recovered.append(to_pixels(crops)[:real])
         worst = max(worst, float(key.residual[:real].max()))  # type: ignore[index]
@@ -156,7 +156,9 @@ def measure(folder: Path, task: str, preset: str, limit: int, cache: Path | None
         "landmarks_near": round(near, 4),
         "ssim_in_mask": round(structural_similarity(protected, part.crops), 3),
         "recovery_psnr_db": round(float(np.mean([psnr(a, b) for a, b in zip(recovered, part.crops, strict=True)])), 2),
-        "autoencoder_psnr_db": round(float(np.mean([psnr(a, b) for a, b in zip(through_autoencoder, part.crops, strict=False)])), 2),
+        "autoencoder_psnr_db": round(
+            float(np.mean([psnr(a, b) for a, b in zip(through_autoencoder, part.crops, strict=False)])), 2
+        ),
         "worst_residual": round(residual, 5),
     }
     for name, embed in judges(transform).items():
@@ -164,7 +166,7 @@ def measure(folder: Path, task: str, preset: str, limit: int, cache: Path | None
         same, different = data.pairs()
         everything = similarity_matrix(clean, clean)
         after, again, back = embed(protected), embed(second), embed(recovered)
-        to_original, to_again, to_back = (similarity_matrix(part_, clean) for part_ in (after, again, back))
+        to_original, _to_again, to_back = (similarity_matrix(part_, clean) for part_ in (after, again, back))
         linked = similarity_matrix(after, again)
         others = [(row, other) for row, index in enumerate(chosen) for other in range(len(clean)) if other != index]
         mates = [(row, other) for row, other in others if part.person[row] == data.person[other]]

@@ -36,6 +36,8 @@ class Denoiser:
         self.unet = unet
         self.alphas = scheduler.alphas_cumprod.double()
         self._scheduler = scheduler
+        # Stable Diffusion's denoiser takes the noisy latent alone; ours also the surroundings and their mask.
+        self.sees_surroundings = unet.config["in_channels"] > unet.config["out_channels"]
 
     def timesteps(self, steps: int, strength: float = 1.0) -> list[int]:
         """Decreasing timesteps of a `steps`-step run, the first one at `strength` of the schedule (1: pure noise)."""
@@ -54,11 +56,12 @@ class Denoiser:
         """One UNet evaluation.
 
         Args:
-            noisy: (batch, 8, 16, 16). tokens: all stages, (batch, 10, tokens, token_dim).
+            noisy: (batch, channels, side, side). tokens: all stages, (batch, 10, tokens, token_dim).
         """
         stage = stage_of(timestep)
-        model_input = torch.cat([noisy, surroundings.latent, surroundings.mask], 1)
-        output = self.unet(model_input, timestep, encoder_hidden_states=tokens[:, stage]).sample
+        model_input = torch.cat([noisy, surroundings.latent, surroundings.mask], 1) if self.sees_surroundings else noisy
+        dtype = self.unet.dtype
+        output = self.unet(model_input.to(dtype), timestep, encoder_hidden_states=tokens[:, stage].to(dtype)).sample.float()
         signal, spread = self.coefficients(timestep)
         if self._scheduler.config["prediction_type"] == "v_prediction":
             return Prediction(signal * noisy - spread * output, spread * noisy + signal * output)

@@ -5,6 +5,7 @@ import torch
 
 from diffpriv.inversion import regenerate
 from diffpriv.keyed_noise import keyed_normal
+from diffpriv.latents import decode_latents
 from diffpriv.pipeline import DiffPrivacyPipeline
 from diffpriv.transforms.diffprivacy import to_pixels
 from diffpriv.weights import load_pipeline, resolve_model
@@ -30,4 +31,4 @@ def _generate_one(pipeline: DiffPrivacyPipeline, seed: bytes, index: int) -> np.
     surroundings = pipeline.nothing_around(1)
     noise = torch.from_numpy(keyed_normal(seed, f"face/{index}", surroundings.latent.shape)).to(pipeline.device)
     latent = regenerate(noise, pipeline.msi.null_stage_tokens(1), surroundings, pipeline.denoiser, steps=STEPS)
-    return to_pixels(pipeline.vae.decode(latent))
+    return to_pixels(decode_latents(pipeline.vae, latent))

@@ -1,8 +1,8 @@
 """Energy guidance of stage 2: after a denoising step, move the latent down the gradient of an energy.
 
 He et al. 2023 (Diff-Privacy), section 3.3.2: z ← z − λ · ∂E(x̂0)/∂ẑ0. The gradient runs through the decoder and the recogniser,
-not the denoiser. Its length is normalised per face, so that λ is a share of the latent's RMS whatever the energy's scale, and it
-acts inside the face region only.
+not the denoiser. Its length is normalised per face, so that λ is a share of the latent's RMS whatever the energy's scale, and
+it acts inside the face region only.
 """
 
 from collections.abc import Callable

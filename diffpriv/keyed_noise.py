@@ -1,7 +1,7 @@
 """All randomness of a face, drawn from its seed by a cryptographic stream; never from a global generator.
 
-stream(seed, label) = ChaCha20 keystream (RFC 8439, counter from 0) under HKDF-SHA256(seed, info = "diffpriv/v1/noise/" || label).
-Distinct labels (attempt number, purpose) give independent streams; without the seed they cannot be told from random.
+stream(seed, label) = ChaCha20 keystream (RFC 8439, counter from 0) under HKDF-SHA256(seed, info = "diffpriv/v1/noise/" ||
+label). Distinct labels (attempt number, purpose) give independent streams; without the seed they cannot be told from random.
 Pure: same seed, label and shape give the same numbers on every machine.
 """
 

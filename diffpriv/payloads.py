@@ -12,9 +12,12 @@ A payload is sealed under its face's record before it leaves the worker; in the 
         28     8  difference hash of the original crop (64 bits): how close a recovery comes
         36    16  digest of the original crop: HMAC-SHA256 under HKDF of the seed, cut to 16 bytes
     image and keys:
-        52   480  key-E, 3 x 160 int8
-    keys:
-       532  3072  key-I, 2048 numbers of 12 bits in pairs (3 bytes a pair), two's complement, in steps of 1/400
+        52     3  depths d: one byte; numbers per depth n: uint16
+        55   d*n  key-E, int8 (builtin: 3 x 160)
+    keys, after key-E:
+               3  channels c, height h, width w: one byte each
+       1.5*c*h*w  key-I, numbers of 12 bits in pairs (3 bytes a pair), two's complement, in steps of 1/400 (builtin: 8 x 16 x
+       16)
     exact:
         52     8  patch position x, y: two uint32
         60     n  the covered pixels of the original picture, PNG
@@ -38,10 +41,11 @@ from diffpriv.transforms.base import FaceRequest, Patch
 FORMAT_VERSION = 1
 TIERS = {"image": 1, "keys": 2, "exact": 3}
 TASKS = {"anonymize": 0, "hide": 1}
-KEY_E_SHAPE = (3, 160)
-KEY_I_SHAPE = (8, 16, 16)
 KEY_I_STEP = 1 / 400
 _HEADER = struct.Struct(">BBBB4fII8s16s")
+_KEY_E_SHAPE = struct.Struct(">BH")
+_KEY_I_SHAPE = struct.Struct(">BBB")
+_DAMAGED = "Restore the key file from a backup."
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +59,15 @@ class RecoveryPayload:
     picture_size: tuple[int, int]  # width, height
     crop_hash: bytes  # 8 bytes
     crop_digest: bytes  # 16 bytes
-    key_e: np.ndarray | None = None  # (3, 160) int8
-    key_i: np.ndarray | None = None  # (8, 16, 16) float32
+    key_e: np.ndarray | None = None  # (depths, numbers) int8
+    key_i: np.ndarray | None = None  # (channels, height, width) float32
     covered: np.ndarray | None = None  # (h, w, 3) uint8 RGB, the original pixels
     position: tuple[int, int] | None = None  # x, y of `covered` in the picture
 
 
 def difference_hash(crop: np.ndarray) -> bytes:
-    """64 bits: in an 8 x 9 grey miniature, is each place brighter than its right neighbour? Close pictures differ in few bits."""
+    """64 bits: in an 8 x 9 grey miniature, is each place brighter than its right neighbour? Close pictures differ in few
+    bits."""
     grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
     return np.packbits(grey[:, :-1] > grey[:, 1:]).tobytes()
 
@@ -83,7 +88,17 @@ def _header(tier: str, task: str, inversion_steps: int, request: FaceRequest) ->
     height, width = request.image.shape[:2]
     geometry = (matrix[0, 0], matrix[1, 0], matrix[0, 2], matrix[1, 2])
     digest = crop_digest(request.seed, crop)
-    fields = (FORMAT_VERSION, TIERS[tier], TASKS[task], inversion_steps, *geometry, width, height, difference_hash(crop), digest)
+    fields = (
+        FORMAT_VERSION,
+        TIERS[tier],
+        TASKS[task],
+        inversion_steps,
+        *geometry,
+        width,
+        height,
+        difference_hash(crop),
+        digest,
+    )
     return _HEADER.pack(*fields), crop
 
 
@@ -95,19 +110,20 @@ def stored_matrix(request: FaceRequest) -> np.ndarray:
 
 
 def pack_key_i(noise_map: np.ndarray) -> bytes:
-    """(8, 16, 16) float32 -> 3,072 bytes; values beyond +-5.1 are clipped."""
+    """float32 noise map of an even count -> 1.5 bytes a number; values beyond +-5.1 are clipped."""
     steps = np.clip(np.rint(noise_map.ravel() / KEY_I_STEP), -2048, 2047).astype(np.int32) & 0xFFF
     first, second = steps[0::2], steps[1::2]
     packed = np.stack([first >> 4, ((first & 0xF) << 4) | (second >> 8), second & 0xFF], 1)
     return packed.astype(np.uint8).tobytes()
 
 
-def unpack_key_i(packed: bytes) -> np.ndarray:
+def unpack_key_i(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """The noise map of the given shape, float32."""
     triples = np.frombuffer(packed, np.uint8).reshape(-1, 3).astype(np.int32)
     first, second = (triples[:, 0] << 4) | (triples[:, 1] >> 4), ((triples[:, 1] & 0xF) << 8) | triples[:, 2]
     steps = np.stack([first, second], 1).ravel()
     steps = np.where(steps >= 2048, steps - 4096, steps)
-    return (steps * KEY_I_STEP).astype(np.float32).reshape(KEY_I_SHAPE)
+    return (steps * KEY_I_STEP).astype(np.float32).reshape(shape)
 
 
 def encode_keys(
@@ -116,10 +132,13 @@ def encode_keys(
     """Payload of the tier `image` (no key-I) or `keys`.
 
     Args:
-        key_e: (3, 160) int8. key_i: (8, 16, 16) float32 or None.
+        key_e: (depths, numbers) int8. key_i: (channels, height, width) float32 or None.
     """
     header, _ = _header("image" if key_i is None else "keys", task, inversion_steps, request)
-    return header + np.ascontiguousarray(key_e, np.int8).tobytes() + (b"" if key_i is None else pack_key_i(key_i))
+    body = _KEY_E_SHAPE.pack(*key_e.shape) + np.ascontiguousarray(key_e, np.int8).tobytes()
+    if key_i is not None:
+        body += _KEY_I_SHAPE.pack(*key_i.shape) + pack_key_i(key_i)
+    return header + body
 
 
 def encode_exact(request: FaceRequest, patch: Patch, task: str = "anonymize") -> bytes:
@@ -161,23 +180,20 @@ def decode_payload(payload: bytes) -> RecoveryPayload:
         RecoveryError: empty, cut short, or of another version.
     """
     if not payload:
-        raise RecoveryError("This face was protected with recovery tier none.", advice="Nothing was kept; it cannot be recovered.")
+        raise RecoveryError(
+            "This face was protected with recovery tier none.", advice="Nothing was kept; it cannot be recovered."
+        )
     if len(payload) < _HEADER.size or payload[0] != FORMAT_VERSION:
         raise RecoveryError(
-            f"The face record holds a payload of {len(payload)} bytes in format {payload[0]}; this program reads format {FORMAT_VERSION}.",
-            advice="Use the release that wrote it, or restore the key file from a backup if it is damaged.",
+            f"The face record's payload has {len(payload)} bytes in format {payload[0]}; this program reads {FORMAT_VERSION}.",
+            advice=f"Use the release that wrote it. {_DAMAGED}",
         )
     _, tier_code, task_code, steps, a, b, x, y, width, height, crop_hash, digest = _HEADER.unpack_from(payload)
     names = {code: name for name, code in TIERS.items()}
     tasks = {code: name for name, code in TASKS.items()}
     body = payload[_HEADER.size :]
-    key_e_size, key_i_size = int(np.prod(KEY_E_SHAPE)), int(np.prod(KEY_I_SHAPE)) * 3 // 2
-    sizes = {1: key_e_size, 2: key_e_size + key_i_size}
-    if tier_code not in names or task_code not in tasks or (tier_code in sizes and len(body) != sizes[tier_code]):
-        raise RecoveryError(
-            f"The face record's payload is damaged (tier {tier_code}, task {task_code}, {len(body)} bytes of material).",
-            advice="Restore the key file from a backup.",
-        )
+    if tier_code not in names or task_code not in tasks:
+        raise RecoveryError(f"The face record's payload names tier {tier_code} and task {task_code}.", advice=_DAMAGED)
     common = {
         "tier": names[tier_code],
         "task": tasks[task_code],
@@ -191,7 +207,22 @@ def decode_payload(payload: bytes) -> RecoveryPayload:
         position = struct.unpack_from(">II", body)
         with Image.open(io.BytesIO(body[8:])) as stored:
             covered = np.asarray(stored.convert("RGB"))
-        return RecoveryPayload(**common, covered=covered, position=(position[0], position[1]))  # type: ignore[arg-type]
-    key_e = np.frombuffer(body[:key_e_size], np.int8).reshape(KEY_E_SHAPE)
-    key_i = unpack_key_i(body[key_e_size:]) if tier_code == TIERS["keys"] else None
-    return RecoveryPayload(**common, key_e=key_e, key_i=key_i)  # type: ignore[arg-type]
+        return RecoveryPayload(**common, covered=covered, position=(position[0], position[1]))
+    try:
+        key_e, key_i = _read_keys(body, with_noise_map=tier_code == TIERS["keys"])
+    except (struct.error, ValueError) as error:
+        raise RecoveryError(f"The face record's payload holds {len(body)} bytes of damaged keys.", advice=_DAMAGED) from error
+    return RecoveryPayload(**common, key_e=key_e, key_i=key_i)
+
+
+def _read_keys(body: bytes, *, with_noise_map: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """key-E and key-I of a payload's body. Raises ValueError or struct.error unless its length fits its shapes exactly."""
+    depths, numbers = _KEY_E_SHAPE.unpack_from(body)
+    end = _KEY_E_SHAPE.size + depths * numbers
+    key_e = np.frombuffer(body[_KEY_E_SHAPE.size : end], np.int8).reshape(depths, numbers)
+    if not with_noise_map:
+        if len(body) != end:
+            raise ValueError("trailing bytes")
+        return key_e, None
+    shape = _KEY_I_SHAPE.unpack_from(body, end)
+    return key_e, unpack_key_i(body[end + _KEY_I_SHAPE.size :], shape)

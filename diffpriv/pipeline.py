@@ -1,9 +1,9 @@
 """The three stages of Diff-Privacy as one diffusers pipeline: create_key, protect, recover.
 
-Source: He et al. 2023, *Diff-Privacy: Diffusion-based Face Privacy Protection* (arXiv 2309.05330). Differences on purpose: MSI is
-amortised (one forward pass a face), the denoiser sees the surroundings of the face, and everything random comes from a
-face's seed. Works on aligned crops; finding faces and putting them back is `diffpriv.faces`. Knows no files beyond its own model
-folder, no engine and no key store.
+Source: He et al. 2023, *Diff-Privacy: Diffusion-based Face Privacy Protection* (arXiv 2309.05330). Differences on purpose: MSI
+is amortised (one forward pass a face), the denoiser sees the surroundings of the face, and everything random comes from a
+face's seed. Works on aligned crops; finding faces and putting them back is `diffpriv.faces`. Knows no files beyond its own
+model folder, no engine and no key store.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from torch.nn import functional
 
 from diffpriv.denoising import Denoiser, Surroundings
@@ -22,6 +22,7 @@ from diffpriv.faces.masks import blank_mask
 from diffpriv.guidance import Energy, guidance_direction, guided
 from diffpriv.inversion import invert, regenerate
 from diffpriv.keyed_noise import keyed_normal
+from diffpriv.latents import LATENT_SCALE, decode_latents, encode_crops
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
@@ -31,7 +32,7 @@ from diffpriv.schedules import scheduled_tokens
 
 @dataclass(frozen=True, eq=False)
 class KeyOutput:
-    """Stage 1: what recovery needs. key_e (n, 3, 160) int8; key_i (n, 8, 16, 16) float32 or None; residual (n,) or None."""
+    """Stage 1: what recovery needs. key_e (n, 3, 160) int8; key_i (n, *latent_shape) float32 or None; residual (n,) or None."""
 
     key_e: torch.Tensor
     key_i: torch.Tensor | None
@@ -40,7 +41,7 @@ class KeyOutput:
 
 @dataclass(frozen=True, eq=False)
 class ProtectOutput:
-    """Stage 2: crops (n, 3, 128, 128) in [-1, 1], the new face blended into the original's surroundings; similarity (n,)."""
+    """Stage 2: crops (n, 3, size, size) in [-1, 1], the new face blended into the original's surroundings; similarity (n,)."""
 
     crops: torch.Tensor
     similarity: torch.Tensor
@@ -49,13 +50,14 @@ class ProtectOutput:
 class DiffPrivacyPipeline(DiffusionPipeline):
     """Reversible pseudonymisation of aligned face crops.
 
-    All methods take crops (n, 3, 128, 128), float32 RGB in [-1, 1], on the pipeline's device; n is free, but the bits of a
-    result depend on n (summation order in kernels), so callers that need reproducible bytes keep n fixed.
+    All methods take crops (n, 3, size, size), float32 RGB in [-1, 1], on the pipeline's device; `crop_size` is 128 for the
+    builtin model. n is free, but the bits of a result depend on n (summation order in kernels), so callers that need
+    reproducible bytes keep n fixed.
     """
 
     def __init__(
         self,
-        vae: FaceAutoencoder,
+        vae: FaceAutoencoder | AutoencoderKL,
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
         msi: MultiScaleInverter,
@@ -65,16 +67,26 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, msi=msi, recognizer=recognizer)
         self.denoiser = Denoiser(unet, scheduler)
 
+    @property
+    def crop_size(self) -> int:
+        """Side of the canonical square that this model works on, in pixels."""
+        return int(self.unet.config["sample_size"]) * LATENT_SCALE
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        side = int(self.unet.config["sample_size"])
+        return int(self.unet.config["out_channels"]), side, side
+
     def surroundings(self, crops: torch.Tensor) -> Surroundings:
         """What the denoiser may see of these crops: the face region blanked."""
         blank = torch.from_numpy(blank_mask(crops.shape[-1])).to(crops)[None, None]
-        mask = functional.avg_pool2d(blank, 8).expand(len(crops), -1, -1, -1)
-        return Surroundings(self.vae.encode(crops * (1 - blank)).latent, mask)
+        mask = functional.avg_pool2d(blank, LATENT_SCALE).expand(len(crops), -1, -1, -1)
+        return Surroundings(encode_crops(self.vae, crops * (1 - blank)), mask)
 
     def nothing_around(self, count: int) -> Surroundings:
         """Surroundings of a crop blanked whole: the condition under which key-I is made and read."""
-        blank = torch.zeros(1, 3, 128, 128, device=self.device)
-        latent = self.vae.encode(blank).latent.expand(count, -1, -1, -1)
+        blank = torch.zeros(1, 3, self.crop_size, self.crop_size, device=self.device)
+        latent = encode_crops(self.vae, blank).expand(count, -1, -1, -1)
         return Surroundings(latent, torch.ones(count, 1, *latent.shape[2:], device=self.device))
 
     @torch.no_grad()
@@ -84,7 +96,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         Args:
             noise_map: False leaves key-I out (tiers that keep none), which saves nearly all of the cost.
         """
-        latent = self.vae.encode(crops).latent
+        latent = encode_crops(self.vae, crops)
         key_e = self.msi.quantise(self.msi(latent).features)
         if not noise_map:
             return KeyOutput(key_e, None, None)
@@ -109,22 +121,23 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             key_e: (n, 3, 160) int8 of the originals. seeds: n times 32 bytes.
             task: "anonymize" or "hide". attempt: 0, 1, …: enters the noise, and later attempts push harder.
         """
-        shape = self.vae.encode(crops[:1]).latent.shape[1:]
-        noise = torch.from_numpy(np.stack([keyed_normal(seed, f"start/{attempt}", shape) for seed in seeds])).to(crops)
+        noise = torch.from_numpy(np.stack([keyed_normal(seed, f"start/{attempt}", self.latent_shape) for seed in seeds])).to(
+            crops
+        )
         surroundings = self.surroundings(crops)
         # Later attempts of `anonymize` forget key-E altogether.
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
         tokens = scheduled_tokens(self.msi, self.msi.dequantise(key_e), conditional_from)
         timesteps = self.denoiser.timesteps(preset.steps, preset.strength)
         signal, spread = self.denoiser.coefficients(timesteps[0])
-        start = self.vae.encode(crops).latent if preset.strength < 1 else torch.zeros_like(noise)
+        start = encode_crops(self.vae, crops) if preset.strength < 1 else torch.zeros_like(noise)
         state = signal * start + spread * noise
 
         blend = torch.from_numpy(face_mask(crops.shape[-1])).to(crops)[None, None]
-        region = functional.avg_pool2d(blend, 8)
+        region = functional.avg_pool2d(blend, LATENT_SCALE)
 
         def to_crop(latent: torch.Tensor) -> torch.Tensor:
-            return blend * self.vae.decode(latent) + (1 - blend) * crops
+            return blend * decode_latents(self.vae, latent) + (1 - blend) * crops
 
         energy = self._energy(task, crops, blend[0, 0], preset)
         scale = preset.guidance_scale * (1 + 0.75 * attempt)
@@ -145,7 +158,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def recover(self, key_e: torch.Tensor, key_i: torch.Tensor, *, steps: int) -> torch.Tensor:
-        """Stage 3, tier `keys`: the original crops, (n, 3, 128, 128) in [-1, 1], from the two keys alone."""
+        """Stage 3, tier `keys`: the original crops, (n, 3, size, size) in [-1, 1], from the two keys alone."""
         tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
         latent = regenerate(key_i, tokens, self.nothing_around(len(key_e)), self.denoiser, steps=steps)
-        return self.vae.decode(latent).clamp(-1, 1)
+        return decode_latents(self.vae, latent).clamp(-1, 1)

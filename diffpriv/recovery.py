@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from diffpriv.errors import RecoveryError
-from diffpriv.faces.alignment import warp_to_crop
+from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
 from diffpriv.faces.compositing import apply_patches, crop_to_patch, face_mask
 from diffpriv.faces.types import Patch
 from diffpriv.payloads import RecoveryPayload, crop_digest, decode_payload, difference_hash, hash_distance
@@ -67,9 +67,13 @@ def recover_face(payload: bytes, seed: bytes, published: np.ndarray | None, *, m
             advice="Protect with recovery keys or exact where faces have to come back.",
         )
     crop = _regenerate(material, model)
+    size = crop.shape[0]
     picture = None
     if published is not None:
-        picture = apply_patches(published, [crop_to_patch(published, crop, material.matrix, face_mask())])
+        patch = crop_to_patch(published, crop, material.matrix * (size / CANONICAL_SIZE), face_mask(size))
+        picture = apply_patches(published, [patch])
+    if size != CANONICAL_SIZE:
+        crop = cv2.resize(crop, (CANONICAL_SIZE, CANONICAL_SIZE), interpolation=cv2.INTER_AREA)
     return _describe(material, seed, crop, picture)
 
 
@@ -105,8 +109,3 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
     """Peak signal-to-noise ratio of two uint8 pictures in dB; infinite when equal."""
     error = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
-
-
-def resized(picture: np.ndarray, size: int) -> np.ndarray:
-    """Square thumbnail for contact sheets, (size, size, 3)."""
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)

@@ -1,7 +1,7 @@
 """Loading model folders and naming their weights. The only file access of the method.
 
-A model folder is what `DiffPrivacyPipeline.save_pretrained` writes: one sub-folder per component with config.json and safetensors.
-Weights may be stored in half precision; they are loaded as float32, in which everything is computed.
+A model folder is what `DiffPrivacyPipeline.save_pretrained` writes: one sub-folder per component with config.json and
+safetensors. Weights may be stored in half precision; they are loaded as float32, in which everything is computed.
 """
 
 import hashlib
@@ -57,7 +57,9 @@ def load_pipeline(folder: Path, device: str | None = None) -> DiffPrivacyPipelin
         try:
             parts[name] = kind.from_pretrained(folder / name, local_files_only=True, **options)
         except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"The {name} in {folder} cannot be read: {error}", advice="Copy the model folder again.") from error
+            raise ModelError(
+                f"The {name} in {folder} cannot be read: {error}", advice="Copy the model folder again."
+            ) from error
     pipeline = DiffPrivacyPipeline(**parts)
     for name in ("vae", "unet", "msi", "recognizer"):
         parts[name].eval().requires_grad_(False)

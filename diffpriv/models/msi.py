@@ -6,6 +6,7 @@ quantised (this is key-E, 3 x 160 signed bytes), then mixed by a learned table i
 the timesteps [100 b, 100 (b + 1)): shallow features weigh more at low noise, deep ones at high noise.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +54,7 @@ class MultiScaleInverter(ModelMixin, ConfigMixin):
         self.stem = nn.Conv2d(latent_channels, channels[0], 3, padding=1)
         self.blocks = nn.ModuleList([ResidualBlock(width) for width in channels])
         self.downs = nn.ModuleList(
-            [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in zip(channels, channels[1:], strict=False)]
+            [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in itertools.pairwise(channels)]
         )
         self.heads = nn.ModuleList([nn.Linear(width * 16, dim) for width in channels])
         # Stage b looks at depth d with weight falling with |b/9 - d/2|: shallow for low noise, deep for high noise.
@@ -63,7 +64,7 @@ class MultiScaleInverter(ModelMixin, ConfigMixin):
         self.project = nn.Linear(dim, tokens * token_dim)
         self.stage_bias = nn.Parameter(torch.randn(STAGES, tokens, token_dim) * 0.1)
         self.null_tokens = nn.Parameter(torch.randn(tokens, token_dim) * 0.1)
-        self.tokens, self.token_dim = tokens, token_dim
+        self.dim, self.tokens, self.token_dim = dim, tokens, token_dim
 
     def forward(self, latent: torch.Tensor) -> InverterOutput:
         hidden = self.stem(latent)
@@ -73,7 +74,7 @@ class MultiScaleInverter(ModelMixin, ConfigMixin):
                 hidden = self.downs[index - 1](hidden)
             hidden = block(hidden)
             pooled = functional.adaptive_avg_pool2d(functional.silu(hidden), 4).flatten(1)
-            features.append(functional.layer_norm(head(pooled), (head.out_features,)))
+            features.append(functional.layer_norm(head(pooled), (self.dim,)))
         return InverterOutput(torch.stack(features, 1))
 
     @staticmethod

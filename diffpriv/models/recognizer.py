@@ -2,8 +2,8 @@
 
 A small residual network that starts with a 4 x 4 pixel-unshuffle (as the autoencoder does) and ends in a global depthwise
 convolution (Chen et al. 2018, MobileFaceNets), which weighs each place of the face where plain pooling would blur it.
-Input convention is ArcFace's: 112 px, RGB, (x - 127.5) / 127.5, landmarks at the ArcFace template; `from_canonical` resamples our
-128 px crops to it by a fixed map, so the same weights also run as an InsightFace model pack.
+Input convention is ArcFace's: 112 px, RGB, (x - 127.5) / 127.5, landmarks at the ArcFace template; `from_canonical` resamples
+our 128 px crops to it by a fixed map, so the same weights also run as an InsightFace model pack.
 """
 
 import torch
@@ -12,6 +12,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 from torch.nn import functional
 
+from diffpriv.faces.alignment import CANONICAL_SIZE
 from diffpriv.models.autoencoder import ResidualBlock
 
 INPUT_SIZE = 112
@@ -53,8 +54,10 @@ class FaceRecognizer(ModelMixin, ConfigMixin):
 
     @staticmethod
     def from_canonical(crop: torch.Tensor) -> torch.Tensor:
-        """(batch, 3, 128, 128) canonical crops -> (batch, 3, 112, 112) at the ArcFace template; differentiable."""
-        size = crop.shape[-1]
+        """(batch, 3, size, size) canonical crops -> (batch, 3, 112, 112) at the ArcFace template; differentiable."""
+        size = CANONICAL_SIZE
+        if crop.shape[-1] != size:
+            crop = functional.adaptive_avg_pool2d(crop, size)
         grid = torch.arange(INPUT_SIZE, device=crop.device, dtype=crop.dtype)
         x = (grid - SHIFT[0]) / SCALE
         y = (grid - SHIFT[1]) / SCALE

@@ -33,7 +33,9 @@ class AutoencoderTraining:
     seed: int = 0
 
 
-def to_batch(data: TrainingCrops, rows: np.ndarray, generator: torch.Generator, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def to_batch(
+    data: TrainingCrops, rows: np.ndarray, generator: torch.Generator, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Crops in [-1, 1] and their validity, (n, 3, 128, 128) and (n, 1, 128, 128), half of them mirrored."""
     crops = torch.from_numpy(data.crops[rows]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     valid = torch.from_numpy(data.valid[rows]).to(device)[:, None].float() / 255
@@ -65,7 +67,9 @@ def measure_psnr(model: FaceAutoencoder, data: TrainingCrops, rows: np.ndarray, 
     return float(torch.cat(values).mean())
 
 
-def latent_statistics(model: FaceAutoencoder, data: TrainingCrops, rows: np.ndarray, device: str) -> tuple[list[float], list[float]]:
+def latent_statistics(
+    model: FaceAutoencoder, data: TrainingCrops, rows: np.ndarray, device: str
+) -> tuple[list[float], list[float]]:
     with torch.no_grad():
         latents = []
         for start in range(0, min(len(rows), 2048), 64):
@@ -88,7 +92,9 @@ def train(crops_path: Path, out: Path, minutes: float, config: AutoencoderTraini
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average.values, step, spent = state["average"], state["step"], state["spent"]
-    print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "resumed_at": step, **asdict(config)}), flush=True)
+    print(
+        json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "resumed_at": step, **asdict(config)}), flush=True
+    )
     budget, last, last_saved = minutes * 60, time.monotonic(), time.monotonic()
     while spent < budget:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -131,11 +137,27 @@ def train(crops_path: Path, out: Path, minutes: float, config: AutoencoderTraini
     finished.register_to_config(latent_mean=mean, latent_std=std)
     finished.half().save_pretrained(out / "autoencoder")
     reloaded = FaceAutoencoder.from_pretrained(out / "autoencoder", torch_dtype=torch.float32).to(device).eval()
-    print(json.dumps({"steps": step, "minutes": round(spent / 60, 1), "held_out_psnr_db": round(measure_psnr(reloaded, data, held_out_rows, device), 2)}))
+    print(
+        json.dumps(
+            {
+                "steps": step,
+                "minutes": round(spent / 60, 1),
+                "held_out_psnr_db": round(measure_psnr(reloaded, data, held_out_rows, device), 2),
+            }
+        )
+    )
 
 
-def _state(model: FaceAutoencoder, optimizer: torch.optim.Optimizer, average: ParameterAverage, step: int, spent: float) -> dict:
-    return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values, "step": step, "spent": spent}
+def _state(
+    model: FaceAutoencoder, optimizer: torch.optim.Optimizer, average: ParameterAverage, step: int, spent: float
+) -> dict:
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average.values,
+        "step": step,
+        "spent": spent,
+    }
 
 
 def main() -> None:

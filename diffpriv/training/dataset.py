@@ -5,13 +5,14 @@ that the training scripts start in a second. The file holds photographs of real 
 """
 
 import argparse
+import io
 import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from diffpriv.errors import MisuseError
 from diffpriv.faces.alignment import face_to_crop_matrix, valid_mask, warp_to_crop
@@ -48,10 +49,10 @@ def align_shards(folder: Path) -> TrainingCrops:
             for name in sorted(key for key in members if key.endswith(".json")):
                 facts = json.load(archive.extractfile(members[name]))  # type: ignore[arg-type]
                 encoded = archive.extractfile(members[name[: -len(".json")] + ".jpg"]).read()  # type: ignore[union-attr]
-                image = cv2.cvtColor(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+                image = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
                 matrix = face_to_crop_matrix(np.array(facts["landmarks"]))
                 crops.append(warp_to_crop(image, matrix))
-                valid.append(np.round(valid_mask(*image.shape[:2], matrix) * 255).astype(np.uint8))
+                valid.append(np.round(valid_mask(image.shape[0], image.shape[1], matrix) * 255).astype(np.uint8))
                 names.append(facts.get("identity", ""))
     people = {name: number for number, name in enumerate(sorted(set(names) - {""}))}
     identity = np.array([people.get(name, -1) for name in names], np.int32)
@@ -74,7 +75,8 @@ def main() -> None:
     arguments = parser.parse_args()
     data = align_shards(arguments.shards)
     save_crops(arguments.out, data)
-    print(f"{len(data.crops)} crops, {len(np.unique(data.identity)) - 1} named people, {data.held_out} held out -> {arguments.out}")
+    people = len(np.unique(data.identity)) - 1
+    print(f"{len(data.crops)} crops, {people} named people, {data.held_out} held out -> {arguments.out}")
 
 
 if __name__ == "__main__":

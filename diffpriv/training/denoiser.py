@@ -5,8 +5,9 @@ the learning rate follows the minutes asked for in total, so a longer run is a l
 
 The denoiser sees: the noisy latent (8 channels), the latent of the picture with the face region blanked (8), and the mask (1).
 In `context_dropout` of the samples the whole crop is blanked: this is the mode in which key-I is inverted, so that recovery
-depends on nothing but the keys. In `key_dropout` of the samples (twice that among the blanked ones) the stage tokens are the learned null.
-Target: v-prediction, weighted 1 inside the face region and `outside_weight` outside, by pixels that really were in the photo.
+depends on nothing but the keys. In `key_dropout` of the samples (twice that among the blanked ones) the stage tokens are the
+learned null. Target: v-prediction, weighted 1 inside the face region and `outside_weight` outside, by pixels that really were
+in the photo.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def new_scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def encode_all(autoencoder: FaceAutoencoder, crops: np.ndarray, device: str, cache: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents of all crops and of all crops with the face blanked, plain and mirrored: two (2, n, 8, 16, 16) float16 tensors."""
+    """Latents of all crops, and of all with the face blanked; plain and mirrored: two (2, n, 8, 16, 16) float16 tensors."""
     if cache.exists():
         stored = torch.load(cache, weights_only=True)
         return stored["full"], stored["context"]
@@ -203,7 +204,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     train(
-        arguments.crops, arguments.autoencoder, arguments.out, arguments.minutes, DenoiserTraining(seed=arguments.seed), arguments.device
+        arguments.crops,
+        arguments.autoencoder,
+        arguments.out,
+        arguments.minutes,
+        DenoiserTraining(seed=arguments.seed),
+        arguments.device,
     )
 
 

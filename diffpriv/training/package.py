@@ -1,7 +1,7 @@
 """Put trained components together as one model folder.
 
-`python -m diffpriv.training.package OUT --vae F --denoiser F --recognizer F` writes what `DiffPrivacyPipeline.from_pretrained` and
-`--model OUT` read: unet, msi and scheduler from the denoiser's run, weights in half precision.
+`python -m diffpriv.training.package OUT --vae F --denoiser F --recognizer F` writes what `DiffPrivacyPipeline.from_pretrained`
+and `--model OUT` read: unet, msi and scheduler from the denoiser's run, weights in half precision.
 """
 
 import argparse

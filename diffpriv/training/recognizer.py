@@ -75,7 +75,10 @@ def train(crops_path: Path, teacher_path: Path, out: Path, minutes: float, confi
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average.values, step, spent = state["average"], state["step"], state["spent"]
-    print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "rows": len(training_rows), **asdict(config)}), flush=True)
+    print(
+        json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "rows": len(training_rows), **asdict(config)}),
+        flush=True,
+    )
 
     def write_state() -> None:
         contents = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
@@ -105,7 +108,10 @@ def train(crops_path: Path, teacher_path: Path, out: Path, minutes: float, confi
         now = time.monotonic()
         spent, last = spent + min(now - last, 5.0), now  # a pause (SIGSTOP) is not training time
         if step % 100 == 0:
-            print(json.dumps({"step": step, "minutes": round(spent / 60, 2), "distance": round(float(alike.mean().detach()), 4)}), flush=True)
+            print(
+                json.dumps({"step": step, "minutes": round(spent / 60, 2), "distance": round(float(alike.mean().detach()), 4)}),
+                flush=True,
+            )
         if now - last_saved > 180:
             last_saved = now
             write_state()
@@ -117,7 +123,9 @@ def train(crops_path: Path, teacher_path: Path, out: Path, minutes: float, confi
         crops = torch.from_numpy(data.crops[held_out_rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
         agreement = (finished.embed_canonical(crops.to(device)).cpu() * teacher[held_out_rows]).sum(1).mean()
     finished.half().save_pretrained(out / "recognizer")
-    print(json.dumps({"steps": step, "minutes": round(spent / 60, 1), "held_out_cosine_to_teacher": round(float(agreement), 4)}))
+    print(
+        json.dumps({"steps": step, "minutes": round(spent / 60, 1), "held_out_cosine_to_teacher": round(float(agreement), 4)})
+    )
 
 
 def main() -> None:
@@ -130,7 +138,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     train(
-        arguments.crops, arguments.teacher, arguments.out, arguments.minutes, RecognizerTraining(seed=arguments.seed), arguments.device
+        arguments.crops,
+        arguments.teacher,
+        arguments.out,
+        arguments.minutes,
+        RecognizerTraining(seed=arguments.seed),
+        arguments.device,
     )
 
 

@@ -24,7 +24,9 @@ def to_pixels(decoded: torch.Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def save_sample_sheet(folder: Path, autoencoder: FaceAutoencoder, crops: np.ndarray, steps: int = 25, name: str = "samples.png") -> None:
+def save_sample_sheet(
+    folder: Path, autoencoder: FaceAutoencoder, crops: np.ndarray, steps: int = 25, name: str = "samples.png"
+) -> None:
     """Six rows of blocks: photo, context with noise, with key-E, key-E + key-I, no context at all, autoencoder alone."""
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32).eval()
     msi = MultiScaleInverter.from_pretrained(folder / "msi", torch_dtype=torch.float32).eval()

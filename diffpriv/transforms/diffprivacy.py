@@ -2,8 +2,8 @@
 
 Faces run in micro-batches of one fixed size (the last one padded), because kernels may sum in another order for another
 batch shape: so a face's bytes depend on nothing but its picture, its seed, the settings and the kind of device.
-Every result is checked by a recogniser; a face over the limit is tried again with another draw and a stronger push, and filled when
-no attempt is left.
+Every result is checked by a recogniser; a face over the limit is tried again with another draw and a stronger push, and filled
+when no attempt is left.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 
 from diffpriv.config import TransformConfig
 from diffpriv.errors import ModelError
-from diffpriv.faces.alignment import warp_to_crop
+from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
 from diffpriv.faces.compositing import crop_to_patch, face_mask
 from diffpriv.payloads import encode_exact, encode_keys, stored_matrix
 from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
@@ -63,7 +63,9 @@ class DiffPrivacyTransform:
 
     def _protect_batch(self, requests: Sequence[FaceRequest]) -> list[FaceResult]:
         matrices = [stored_matrix(request) for request in requests]
-        originals = [warp_to_crop(request.image, matrix) for request, matrix in zip(requests, matrices, strict=True)]
+        size = self.pipeline.crop_size
+        matrices = [matrix * (size / CANONICAL_SIZE) for matrix in matrices]
+        originals = [warp_to_crop(request.image, matrix, size) for request, matrix in zip(requests, matrices, strict=True)]
         crops = to_tensor(_padded(originals), self.pipeline.device)
         seeds = _padded([request.seed for request in requests])
         key = self.pipeline.create_key(crops, self.preset, noise_map=self.config.recovery == "keys")
@@ -79,7 +81,7 @@ class DiffPrivacyTransform:
                     continue
                 similarity[row] = measured[row]
                 if self._acceptable(measured[row]):
-                    patch = crop_to_patch(request.image, pixels[row], matrices[row], face_mask())
+                    patch = crop_to_patch(request.image, pixels[row], matrices[row], face_mask(size))
                     payload = self._payload(request, key, row)
                     if self.config.recovery == "exact":
                         payload = encode_exact(request, patch, self.config.task)
