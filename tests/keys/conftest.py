@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
-from keys_helpers import People, Vault, build_vault
 
 from keys.audit.checkpoint import NoteKey
 from keys.audit.log import AuditLog
 from keys.custodians import CustodianKey, CustodyPolicy
 from keys.recipients import RecipientKey
 from keys.store import KeyStore
+from tests.keys.helpers import People, Vault, build_vault
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 import os
 
 import pytest
-from keys_helpers import CONFIG, NOW, Vault, make_faces
+
+from tests.keys.helpers import CONFIG, NOW, Vault, make_faces
 
 boto3 = pytest.importorskip("boto3")
 moto_server = pytest.importorskip("moto.server")

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from keys_helpers import CONFIG, make_faces
 
 from keys.audit.checkpoint import NoteKey
 from keys.context import ShardContext
@@ -15,6 +14,7 @@ from keys.recipients import Recipient, RecipientKey
 from keys.sealing import open_record, seal_part
 from keys.secrets import ShardKey
 from keys.store import KeyStore
+from tests.keys.helpers import CONFIG, make_faces
 
 
 def test_a_job_host_that_holds_everything_the_job_holds_cannot_open_one_record(tmp_path: Path):

@@ -5,11 +5,11 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keys_helpers import CONFIG, NOW
 
 from keys.audit.checkpoint import NoteKey, NoteVerifier
 from keys.audit.events import AuditEvent, commit_names, run_started, sample_quarantined
@@ -17,6 +17,7 @@ from keys.audit.log import PENDING, AuditLog
 from keys.audit.tiles import tile_path, tiles_of
 from keys.context import ShardContext
 from keys.errors import AuditError, MisuseError
+from tests.keys.helpers import CONFIG, NOW
 
 
 def started(count, first=0):
@@ -135,7 +136,10 @@ def test_two_processes_appending_at_once_lose_nothing(log, log_key, tmp_path):
         """
     )
     runs = [
-        subprocess.Popen([sys.executable, "-c", program, name], env={**os.environ, "PYTHONPATH": os.getcwd()}) for name in "ab"
+        subprocess.Popen(
+            [sys.executable, "-c", program, name], env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        )
+        for name in "ab"
     ]
     assert [run.wait(120) for run in runs] == [0, 0]
     runs_seen = [event.facts["run"] for _, event in log.events()]

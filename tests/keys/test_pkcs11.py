@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from keys_helpers import CONFIG, NOW, Vault, make_faces
 
 from keys.context import ShardContext
 from keys.errors import MisuseError, PassphraseError, RecipientError, RecordError
@@ -17,6 +16,7 @@ from keys.recipients import Recipient
 from keys.rotation import rotate
 from keys.sealing import seal_part
 from keys.secrets import ShardKey
+from tests.keys.helpers import CONFIG, NOW, Vault, make_faces
 
 MODULE = next((str(path) for path in Path("/usr/lib").rglob("libsofthsm2.so")), "")
 pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed")

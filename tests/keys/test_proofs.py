@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from keys_helpers import CONFIG, NOW
 
 from keys.audit.checkpoint import NoteKey
 from keys.audit.events import run_started
@@ -12,6 +11,7 @@ from keys.audit.proofs import check_consistency, check_inclusion, prove_consiste
 from keys.audit.show import event_row, event_text, select_events
 from keys.audit.tiles import tile_path
 from keys.errors import AuditError, MisuseError
+from tests.keys.helpers import CONFIG, NOW
 
 
 def started(count, first=0):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from keys_helpers import CHEAP_ARGON2
 
 from keys import lockbox
 from keys.audit.checkpoint import NoteKey
@@ -17,6 +16,7 @@ from keys.errors import MisuseError, PassphraseError, RecipientError, RecordErro
 from keys.init import init_keys
 from keys.recipients import RSA_OAEP, Recipient, RecipientKey
 from keys.secrets import ShardKey
+from tests.keys.helpers import CHEAP_ARGON2
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from keys_helpers import CONFIG, NOW, make_faces
 
 from keys.audit.events import AuditEvent, shard_committed
 from keys.context import ShardContext
@@ -26,6 +25,7 @@ from keys.recovery import RecoveryCase
 from keys.release import make_receipt, read_receipt, release_faces
 from keys.requests import Decision, FaceRef, RecoveryRequest
 from keys.sealing import seal_part
+from tests.keys.helpers import CONFIG, NOW, make_faces
 
 DAY = 86_400
 CONTEXT = ShardContext("faces", "shard-000.tar", CONFIG)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-from keys_helpers import NOW
 
 from keys.audit.checkpoint import NoteKey
 from keys.audit.log import AuditLog
@@ -14,6 +13,7 @@ from keys.custodians import CustodianKey, CustodyPolicy
 from keys.errors import RecoveryRefusedError
 from keys.recovery import RecoveryCase
 from keys.requests import Decision, FaceRef, RecoveryRequest
+from tests.keys.helpers import NOW
 
 HOUR = 3600
 PEOPLE = [CustodianKey.create(f"custodian {number}") for number in range(4)]

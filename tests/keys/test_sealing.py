@@ -7,7 +7,6 @@ from dataclasses import replace
 import pyarrow
 import pyarrow.parquet
 import pytest
-from keys_helpers import CONFIG, make_faces
 
 from keys.cleartext import reveal
 from keys.context import ShardContext
@@ -16,6 +15,7 @@ from keys.keyfile import KeyFile, build_key_file
 from keys.recipients import RecipientKey
 from keys.sealing import RECORD_OVERHEAD, FaceSecret, open_record, seal_part
 from keys.secrets import FaceKey, ShardKey
+from tests.keys.helpers import CONFIG, make_faces
 
 CONTEXT = ShardContext("faces", "shard-000.tar", CONFIG)
 

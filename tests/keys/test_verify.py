@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from keys_helpers import CONFIG, NOW, Vault, make_faces
 
 from keys.audit.checkpoint import NoteKey
 from keys.audit.events import AuditEvent
@@ -13,6 +12,7 @@ from keys.errors import AuditError
 from keys.keyfile import KeyFile, build_key_file
 from keys.sealing import seal_part
 from keys.store import key_file_path
+from tests.keys.helpers import CONFIG, NOW, Vault, make_faces
 
 
 def check(vault: Vault, **more):
