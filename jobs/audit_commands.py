@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.output import FOUND_WRONG, OUTPUT, print_table
-from jobs.passphrases import PassphraseFile
+from jobs.passphrases import PassphraseFile, Pkcs11Module
 from keys.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -34,14 +34,16 @@ def verify(
     keys: Annotated[str | None, typer.Option(help="Key store: compare every key file with the log.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="A published DST: compare every shard. Repeatable.")] = None,
     since: Annotated[Path | None, typer.Option(help="An earlier checkpoint that today's log must extend.")] = None,
+    until: Annotated[Path | None, typer.Option(help="A later one, that must extend the earlier; today's log both.")] = None,
     witness: Annotated[list[Path] | None, typer.Option(help="Public key of a witness that must have cosigned.")] = None,
     recipient_key: Annotated[
         Path | None, typer.Option(help="With --keys: also open (and forget) every record, to see that it can be opened.")
     ] = None,
+    pkcs11_module: Pkcs11Module = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Check the whole log, and key files and published data against it. Exits 1 if anything does not fit."""
-    from jobs.places import recipient_private_key
+    from jobs.places import unwrapper
     from keys.audit.checkpoint import NoteVerifier
     from keys.store import KeyStore
 
@@ -49,11 +51,13 @@ def verify(
         raise MisuseError("--recipient-key opens the records of a key store, and no --keys was given.")
     report = open_log(audit, log_vkey).verify(
         since=_read(since) if since else None,
+        until=_read(until) if until else None,
         witnesses=[NoteVerifier.load(one) for one in witness or []],
         key_store=KeyStore(keys) if keys else None,
-        recipient_key=recipient_private_key(recipient_key, passphrase_file) if recipient_key else None,
+        recipient_key=unwrapper(recipient_key, passphrase_file, pkcs11_module) if recipient_key else None,
         data=_measured(data),
     )
+    report.problems += _strangers(data)
 
     def show(console: "Console") -> None:
         rows = [(what, count) for what, count in report.checked.items()]
@@ -105,6 +109,53 @@ def show_entries(
 
 
 @app.command()
+def prove(
+    audit: AuditUrl,
+    log_vkey: LogVkey,
+    out: Annotated[Path, typer.Option(help="The proof's new file.")],
+    entry: Annotated[int | None, typer.Option(min=0, help="Prove that this entry is in the log.")] = None,
+    since: Annotated[Path | None, typer.Option(help="Prove that today's log extends this earlier checkpoint.")] = None,
+) -> None:
+    """Write a proof that others can check with the log's public key alone, without reading the log."""
+    from keys.audit.proofs import prove_consistency, prove_inclusion
+
+    if (entry is None) == (since is None):
+        raise MisuseError("give either --entry N or --since CHECKPOINT.")
+    if out.exists():
+        raise MisuseError(f"{out} exists.", advice="Give another name.")
+    log = open_log(audit, log_vkey)
+    made = prove_inclusion(log, entry) if entry is not None else prove_consistency(log, _read(since))  # type: ignore[arg-type]
+    try:
+        out.write_bytes(made)
+    except OSError as error:
+        raise MisuseError(f"{out} can't be written: {error.strerror or error}.") from error
+    OUTPUT.result({"proof": str(out)}, lambda console: console.print(f"proof  {out}", markup=False))
+
+
+@app.command()
+def check(
+    proof: Annotated[Path, typer.Argument(metavar="PROOF", help="A file that audit prove wrote.")],
+    log_vkey: LogVkey,
+) -> None:
+    """Check a proof of either kind. Exits 1 if it does not hold."""
+    from keys.audit.checkpoint import NoteVerifier
+    from keys.audit.events import to_iso
+    from keys.audit.proofs import check_consistency, check_inclusion
+
+    data, verifier = _read(proof), NoteVerifier.load(log_vkey)
+    if data.lstrip().startswith(b"{"):
+        old, new = check_consistency(data, verifier)
+        document: dict[str, Any] = {"ok": True, "old_size": old.size, "new_size": new.size}
+        text = f"the log of {new.size} entries extends the one of {old.size}"
+    else:
+        proven = check_inclusion(data, verifier)
+        event = proven.event
+        document = {"ok": True, "index": proven.index, "at": to_iso(event.at), "kind": event.kind, "facts": dict(event.facts)}
+        text = f"entry {proven.index}: {event.kind} at {to_iso(event.at)}: {_short(dict(event.facts))}"
+    OUTPUT.result(document, lambda console: console.print(text, markup=False))
+
+
+@app.command()
 def integrate(
     audit: AuditUrl,
     log_key: Annotated[Path, typer.Option(help="Key that signs the audit log.")],
@@ -135,9 +186,17 @@ def _short(facts: dict[str, Any]) -> str:
 def _measured(targets: list[str] | None) -> "dict[tuple[str, str], str] | None":
     if not targets:
         return None
-    from jobs.published import published_digests  # reads Parquet; only when there is data to look at
+    from pipelines.published import measure  # numpy comes with it: only when there is data to look at
 
-    return published_digests(targets)
+    return {shard: digest for target in targets for shard, digest in measure(target).items()}
+
+
+def _strangers(targets: list[str] | None) -> list[str]:
+    if not targets:
+        return []
+    from pipelines.published import strangers
+
+    return [f"{name} in {target} was published by no run: it was added." for target in targets for name in strangers(target)]
 
 
 def _read(path: Path) -> bytes:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from jobs.demo_dataset import Original
     from jobs.release import Recovery
     from keys.audit.verify import VerifyReport
     from keys.init import InitializedKeys
@@ -129,7 +130,7 @@ def _fresh_folder(out: Path, keep: bool) -> Path:
     return out.resolve()
 
 
-def _build(folder: Path, faces: int) -> "dict[str, np.ndarray]":
+def _build(folder: Path, faces: int) -> "dict[str, Original]":
     from jobs.demo_dataset import build
 
     return build(folder, faces)
@@ -169,11 +170,11 @@ def _sanitize(settings: dict[str, Any]) -> "RunReport":
 
 def _verify(root: Path, made: "InitializedKeys") -> "VerifyReport":
     from jobs.audit_commands import open_log
-    from jobs.published import published_digests
     from keys.store import KeyStore
+    from pipelines.published import measure
 
     log = open_log(str(root / "audit"), made.log_vkey)
-    return log.verify(key_store=KeyStore(str(root / "store")), data=published_digests([str(root / "protected")]))
+    return log.verify(key_store=KeyStore(str(root / "store")), data=measure(root / "protected"))
 
 
 def _recover(root: Path, made: "InitializedKeys", secret: str) -> "Recovery":
@@ -186,12 +187,11 @@ def _recover(root: Path, made: "InitializedKeys", secret: str) -> "Recovery":
     from keys.recipients import RecipientKey
     from keys.recovery import RecoveryCase
     from keys.requests import Decision, FaceRef, RecoveryRequest
-    from pipelines.storage import Folder
 
     now = int(time.time())
     policy = CustodyPolicy.load(made.policy)
     log = AuditLog(str(root / "audit"), NoteKey.load(made.log_key))
-    place = find_face(Folder(str(root / "protected")), "shard-000.tar", WANTED, 0)
+    place = find_face(str(root / "protected"), "shard-000.tar", WANTED, 0)
     asked = RecoveryRequest.make(
         [FaceRef(place.dataset, place.shard, place.sample, place.face_index)],
         "to show that it works",
@@ -226,7 +226,7 @@ def _recover(root: Path, made: "InitializedKeys", secret: str) -> "Recovery":
     return run()
 
 
-def _draw(root: Path, originals: "dict[str, np.ndarray]", recovery: "Recovery") -> Closeness:
+def _draw(root: Path, originals: "dict[str, Original]", recovery: "Recovery") -> Closeness:
     import numpy as np
     from PIL import Image
 
@@ -234,23 +234,22 @@ def _draw(root: Path, originals: "dict[str, np.ndarray]", recovery: "Recovery") 
     from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
     from diffpriv.recovery import psnr
     from jobs.contact_sheet import Cell, draw
-    from jobs.published import read_pictures
     from pipelines.images import decode
-    from pipelines.storage import Folder
+    from pipelines.published import read_picture
 
     published = {
-        sample: decode(pictures[0]).pixels
-        for sample, pictures in read_pictures(Folder(str(root / "protected")))
-        if sample in originals
+        sample: decode(read_picture(root / "protected", one.shard, sample, one.field)).pixels
+        for sample, one in originals.items()
     }
-    rows = [
-        [Cell(before, f"{sample}: before"), Cell(published[sample], _label(before, published[sample]))]
-        for sample, before in originals.items()
+    pairs = [
+        (Cell(one.pixels, f"{sample}: before"), Cell(published[sample], _label(one.pixels, published[sample])))
+        for sample, one in originals.items()
     ]
+    rows = [[cell for pair in pairs[start : start + 2] for cell in pair] for start in range(0, len(pairs), 2)]
     # The same detector finds the same face 0, so these are the pixels that protection started from and left.
-    face = load_detector("centerface").detect([originals[WANTED]])[0][0]
+    face = load_detector("centerface").detect([originals[WANTED].pixels])[0][0]
     matrix = face_to_crop_matrix(face.landmarks)
-    before, after = (warp_to_crop(one[WANTED], matrix) for one in (originals, published))
+    before, after = (warp_to_crop(one, matrix) for one in (originals[WANTED].pixels, published[WANTED]))
     recovered = np.asarray(Image.open(recovery.faces[0].crop_file))
     closeness = Closeness(psnr(after, before), psnr(recovered, before))
     rows.append(

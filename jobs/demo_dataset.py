@@ -6,6 +6,7 @@ Three WebDataset shards. No photo of a person is in this repository, and nothing
 import importlib.util
 import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,17 @@ GROUP_WIDTH = 960
 _BACKGROUNDS = ((196, 208, 214), (222, 214, 200), (186, 196, 180), (206, 196, 212), (214, 206, 190), (180, 190, 204))
 
 
-def build(folder: Path, generated: int) -> dict[str, np.ndarray]:
-    """Write the shards; every readable picture by its sample's key, RGB as it will be decoded.
+@dataclass(frozen=True)
+class Original:
+    """A picture of the dataset and where it is."""
+
+    shard: str
+    field: str
+    pixels: np.ndarray  # RGB, as it will be decoded
+
+
+def build(folder: Path, generated: int) -> dict[str, Original]:
+    """Write the shards; every readable picture by its sample's key.
 
     Args:
         generated: how many faces the builtin model makes up; 0 needs no model.
@@ -35,8 +45,16 @@ def build(folder: Path, generated: int) -> dict[str, np.ndarray]:
         made = [_portrait(face, number) for number, face in enumerate(_generate(generated))]
         shards.append([(f"made-up-{number}", "jpg", _encode(picture, "JPEG")) for number, picture in enumerate(made)])
     _write(folder, shards)
-    readable = (one for shard in shards for one in shard if one[0] != "cut-short")
-    return {key: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for key, _, data in readable}
+    return {
+        key: Original(_name(number), field, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+        for number, shard in enumerate(shards)
+        for key, field, data in shard
+        if key != "cut-short"
+    }
+
+
+def _name(shard: int) -> str:
+    return f"shard-{shard:03d}.tar"
 
 
 def _write(folder: Path, shards: list[list[tuple[str, str, bytes]]]) -> None:
@@ -44,7 +62,7 @@ def _write(folder: Path, shards: list[list[tuple[str, str, bytes]]]) -> None:
 
     folder.mkdir(parents=True)
     for number, samples in enumerate(shards):
-        with webdataset.TarWriter(str(folder / f"shard-{number:03d}.tar"), mtime=0) as tar:
+        with webdataset.TarWriter(str(folder / _name(number)), mtime=0) as tar:
             for key, extension, picture in samples:
                 caption = json.dumps({"caption": f"demo picture {key}"}).encode()
                 tar.write({"__key__": key, extension: picture, "json": caption})

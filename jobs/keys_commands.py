@@ -1,17 +1,25 @@
 """`diffpriv keys`: make, list, rotate, destroy, split and join keys. The work is done in `keys/`."""
 
+import contextlib
 import os
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.output import OUTPUT, print_table
-from jobs.passphrases import PassphraseFile, passphrase
+from jobs.passphrases import PassphraseFile, Pkcs11Module, passphrase
 from keys.errors import MisuseError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from keys.shredding import Selection
+
+KeysUrl = Annotated[str, typer.Option(help="Key store.")]
 
 app = typer.Typer(help="Recipients, custodians and the keys of faces.", no_args_is_help=True)
 
@@ -110,20 +118,186 @@ def _public_halves(folder: Path) -> list[dict[str, Any]]:
 
 
 def _key_files(url: str) -> list[dict[str, Any]]:
-    from keys.keyfile import KeyFile
+    from keys.listing import list_key_files
     from keys.store import KeyStore
 
-    store = KeyStore(url)
-    found = []
-    for dataset, shard in store.list():
-        file = KeyFile.parse(store.get(dataset, shard), dataset=dataset, shard=shard)
-        found.append(
-            {
-                "dataset": dataset,
-                "shard": shard,
-                "faces": len(file),
-                "shredded": len(file.shredded()),
-                "sealed_to": file.sealed_to,
-            }
-        )
-    return found
+    return [
+        {
+            "dataset": one.dataset,
+            "shard": one.shard,
+            "faces": one.faces,
+            "shredded": one.shredded,
+            "sealed_to": list(one.recipients),
+        }
+        for one in list_key_files(KeyStore(url))
+    ]
+
+
+@app.command()
+def recipient(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The recipient's new public file.")],
+    name: Annotated[str, typer.Option(help="A name for people.")] = "recipient",
+    aws_kms: Annotated[str | None, typer.Option(help="KMS key that keeps the private half: id, alias or ARN.")] = None,
+    token: Annotated[str | None, typer.Option(help="PKCS#11 token that keeps the private half.")] = None,
+    label: Annotated[str | None, typer.Option(help="The key's label on the token.")] = None,
+    pkcs11_module: Pkcs11Module = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Make a recipient whose private half is in a passphrase file beside OUT (.key), in AWS KMS, or on a token."""
+    from keys.recipients import RecipientKey
+
+    if out.exists():
+        raise MisuseError(f"{out} exists; keys are never overwritten.", advice="Give another name.")
+    if aws_kms:
+        from keys.aws_kms import kms_recipient
+
+        made = kms_recipient(aws_kms, name=name)
+    elif token:
+        from keys.pkcs11 import token_recipient
+
+        if pkcs11_module is None or label is None:
+            raise MisuseError("a key on a token needs --pkcs11-module and --label.")
+        made = token_recipient(str(pkcs11_module), token, label, passphrase(passphrase_file, f"the PIN of {token}"), name=name)
+    else:
+        key = RecipientKey(os.urandom(32), name)
+        key.save(out.with_suffix(".key"), passphrase(passphrase_file, "the new key", new=True))
+        made = key.recipient
+    with _writing(out):
+        made.save(out)
+    document = {"recipient": str(out), "fingerprint": made.fingerprint, "kind": made.kind, "locator": made.locator}
+    OUTPUT.result(document, lambda console: console.print(f"recipient  {out}  {made.fingerprint}", markup=False))
+
+
+@app.command()
+def rotate(
+    keys: KeysUrl,
+    audit: Annotated[str, typer.Option(help="Audit log.")],
+    log_key: Annotated[Path, typer.Option(help="Key that signs the audit log.")],
+    add: Annotated[list[Path] | None, typer.Option(help="Recipient file to add. Repeatable.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="Recipient to remove: its file or fingerprint. Repeatable.")] = None,
+    recipient_key: Annotated[Path | None, typer.Option(help="Private key of a present recipient; needed to add one.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    pkcs11_module: Pkcs11Module = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Add or remove recipients by rewrapping shard keys; data and face records stay. Can be run again after an interruption."""
+    from jobs.places import unwrapper, writable_log
+    from keys.recipients import Recipient
+    from keys.rotation import rotate as rewrap
+    from keys.store import KeyStore
+
+    report = rewrap(
+        KeyStore(keys),
+        writable_log(audit, log_key, passphrase_file),
+        now=int(time.time()),
+        add=[Recipient.load(path) for path in add or []],
+        remove=[Recipient.load(one).fingerprint if os.path.exists(one) else one for one in remove or []],
+        recipient_key=unwrapper(recipient_key, passphrase_file, pkcs11_module) if recipient_key else None,
+        dataset=dataset,
+    )
+    text = f"{len(report.rewrapped)} key files rewrapped, {len(report.unchanged)} had these recipients already"
+    document = {"rewrapped": [list(one) for one in report.rewrapped], "unchanged": [list(one) for one in report.unchanged]}
+    OUTPUT.result(document, lambda console: console.print(text))
+
+
+@app.command()
+def shred(
+    keys: KeysUrl,
+    audit: Annotated[str, typer.Option(help="Audit log.")],
+    log_key: Annotated[Path, typer.Option(help="Key that signs the audit log.")],
+    receipt: Annotated[Path, typer.Option(help="New file for the signed receipt, which names what went: keep it private.")],
+    dataset: Annotated[str | None, typer.Option(help="Dataset; alone, all of it goes.")] = None,
+    shard: Annotated[str | None, typer.Option(help="Only this shard.")] = None,
+    sample: Annotated[str | None, typer.Option(help="Only this sample.")] = None,
+    face: Annotated[int | None, typer.Option(min=0, help="Only this face of the sample.")] = None,
+    person: Annotated[str | None, typer.Option(help="Everything of this person, by --mapping.")] = None,
+    mapping: Annotated[Path | None, typer.Option(help="CSV: person, dataset, shard, sample, face.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Destroy the sealed records of a face, a sample, a person or a dataset, for good. The log proves it and names nobody."""
+    from jobs.places import writable_log
+    from keys.shredding import shred as destroy
+    from keys.store import KeyStore
+
+    selections, scope = _selected(dataset, shard, sample, face, person, mapping)
+    if receipt.exists():
+        raise MisuseError(f"{receipt} exists.", advice="Give another name.")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise MisuseError("shredding can't be undone, and there is no terminal to ask at.", advice="Give --yes.")
+        typer.confirm(f"Destroy the records of {len(selections)} selection(s), for good?", abort=True, err=True)
+    report = destroy(
+        KeyStore(keys), writable_log(audit, log_key, passphrase_file), selections, scope=scope, now=int(time.time())
+    )
+    if report.receipt is not None:
+        with _writing(receipt), open(os.open(receipt, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(report.receipt)
+    document = {"destroyed": len(report.destroyed), "destroyed_before": len(report.already)}
+    text = f"{len(report.destroyed)} records destroyed, {len(report.already)} were gone before"
+    OUTPUT.result(document | {"receipt": str(receipt) if report.receipt else None}, lambda console: console.print(text))
+
+
+@app.command()
+def split(
+    recipient_key: Annotated[Path, typer.Argument(metavar="KEY", help="The recipient's private key file.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the shares.")],
+    shares: Annotated[int, typer.Option(min=2, max=16, help="How many shares.")] = 5,
+    threshold: Annotated[int, typer.Option(min=2, max=16, help="How many open.")] = 3,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Split a recovery key into word lists, any THRESHOLD of which make it again. Then destroy the key file: it opens alone."""
+    from jobs.places import recipient_key_file
+    from keys.splitting import split as make_shares
+
+    made = make_shares(recipient_key_file(recipient_key, passphrase_file), threshold, shares)
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    paths = [out / f"share-{share.number:02d}.txt" for share in made]
+    for share, path in zip(made, paths, strict=True):
+        share.save(path)
+    text = f"{len(made)} shares in {out}, any {threshold} open. Give each to another person, then destroy {recipient_key}."
+    OUTPUT.result({"shares": [str(path) for path in paths]}, lambda console: console.print(text, markup=False))
+
+
+@app.command()
+def join(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The private key's new file.")],
+    share: Annotated[list[Path], typer.Argument(metavar="SHARE...", help="Enough share files.")],
+    recipient: Annotated[Path | None, typer.Option(help="The public file that the key must fit.")] = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Make a private key file again from enough shares."""
+    from keys.recipients import Recipient
+    from keys.splitting import join as combine
+    from keys.splitting import read_share
+
+    key = combine([read_share(path) for path in share], Recipient.load(recipient) if recipient else None)
+    key.save(out, passphrase(passphrase_file, "the joined key", new=True))
+    document = {"key": str(out), "fingerprint": key.fingerprint}
+    OUTPUT.result(document, lambda console: console.print(f"key  {out}  {key.fingerprint}", markup=False))
+
+
+def _selected(
+    dataset: str | None, shard: str | None, sample: str | None, face: int | None, person: str | None, mapping: Path | None
+) -> "tuple[list[Selection], str]":
+    """What to shred, and what to call it in the log. A narrower option without the wider one is a mistake, not a wider wish."""
+    from keys.shredding import Selection, person_selections
+
+    if person is not None:
+        if mapping is None or dataset is not None:
+            raise MisuseError("--person goes with --mapping FILE, and with nothing else.")
+        return person_selections(mapping, person), "person"
+    if dataset is None or (face is not None and sample is None) or (sample is not None and shard is None):
+        raise MisuseError("name what to shred: --dataset, then --shard, --sample and --face, or --person with --mapping.")
+    if shard is not None and sample is None:
+        raise MisuseError("a shard as a whole can't be shredded; name a --sample of it, or the dataset alone.")
+    return [Selection(dataset, shard, sample, face)], "face" if face is not None else "sample" if sample else "dataset"
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MisuseError(f"{path} can't be written: {error.strerror or error}.") from error

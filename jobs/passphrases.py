@@ -15,6 +15,13 @@ PassphraseFile = Annotated[
     typer.Option("--passphrase-file", envvar=VARIABLE, help="File whose first line is the passphrase; else you are asked."),
 ]
 
+Pkcs11Module = Annotated[
+    Path | None,
+    typer.Option(
+        "--pkcs11-module", envvar="DIFFPRIV_PKCS11_MODULE", help="PKCS#11 library, for a key on a token; PIN = passphrase."
+    ),
+]
+
 
 def passphrase(file: Path | None, what: str, *, new: bool = False) -> str:
     """The passphrase for `what`: first line of `file`, or typed in (twice if `new`).

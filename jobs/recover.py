@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from jobs.output import FOUND_WRONG, OUTPUT, print_table
-from jobs.passphrases import PassphraseFile
-from jobs.places import person_key, recipient_private_key, writable_log
+from jobs.passphrases import PassphraseFile, Pkcs11Module
+from jobs.places import person_key, unwrapper, writable_log
 from keys.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -42,9 +42,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def faces(data: Annotated[str, typer.Argument(metavar="DST", help="A published DST.")]) -> None:
     """List the faces of a published dataset: what a request can ask for."""
     from jobs.published import faces_of
-    from pipelines.storage import Folder
 
-    found = list(faces_of(Folder(data)))
+    found = list(faces_of(data))
 
     def show(console: "Console") -> None:
         rows = [(f.shard, f.sample, f.face_index, f.field, f.status, "yes" if f.recoverable else "no") for f in found]
@@ -73,17 +72,15 @@ def request(
     from jobs.published import faces_of, find_face
     from keys.custodians import CustodyPolicy
     from keys.requests import FaceRef, RecoveryRequest
-    from pipelines.storage import Folder
 
     _must_be_new(out)
-    folder = Folder(data)
     if face:
-        chosen = [find_face(folder, shard, name, number) for name in sample for number in face]
+        chosen = [find_face(data, shard, name, number) for name in sample for number in face]
     else:
-        chosen = [one for one in faces_of(folder) if one.shard == shard and one.sample in sample]
+        chosen = [one for one in faces_of(data) if one.shard == shard and one.sample in sample]
         for name in sample:
             if all(one.sample != name for one in chosen):
-                find_face(folder, shard, name, 0)  # says what is wrong
+                find_face(data, shard, name, 0)  # says what is wrong
     for one in chosen:
         if not one.recoverable:
             raise MisuseError(f"face {one.face_index} of sample {one.sample} has no sealed record; it can't be recovered.")
@@ -183,9 +180,10 @@ def run(
     log_key: LogKey,
     keys: Annotated[str, typer.Option(envvar="DIFFPRIV_KEYS", help="Key store.")],
     data: Data,
-    recipient_key: Annotated[Path, typer.Option(help="Private key that the shard keys were locked to.")],
+    recipient_key: Annotated[Path, typer.Option(help="Private key of a recipient; for KMS and tokens the public file.")],
     out: Annotated[Path, typer.Option(help="Folder for the recovered pictures and the receipt.")],
     model: Annotated[str, typer.Option(help="The model that protected the faces.")] = "builtin",
+    pkcs11_module: Pkcs11Module = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Open the faces of an approved case, once. The release is in the audit log before a key is unwrapped."""
@@ -194,7 +192,7 @@ def run(
     log = _log(audit, log_key, passphrase_file)
     case = _case(request, policy, log)
     done = recover_case(
-        case, log, lambda: recipient_private_key(recipient_key, passphrase_file), keys=keys, data=data, out=out, model=model
+        case, log, lambda: unwrapper(recipient_key, passphrase_file, pkcs11_module), keys=keys, data=data, out=out, model=model
     )
 
     def show(console: "Console") -> None:

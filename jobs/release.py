@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jobs.published import PublishedFace, commit_records, find_face, read_picture
+from jobs.published import PublishedFace, find_face
 from keys.errors import DiffPrivError, MisuseError, RecoveryRefusedError
 from keys.release import ReleasedFace, make_receipt, release_faces
 from keys.requests import FaceRef
 from keys.store import KeyStore
 from pipelines.images import decode
+from pipelines.published import read_picture
 from pipelines.steps import TRANSFORM_LABEL
-from pipelines.storage import Folder
 
 if TYPE_CHECKING:
     from diffpriv.recovery import RecoveredFace
@@ -87,10 +87,10 @@ def recover_case(
     if case.status(now).state != "approved":
         case.release(now)  # refuses, and logs why
     with _failures_logged(case, now):
-        folder = Folder(data)
-        places = [_place(folder, face) for face in case.request.faces]
-        pictures = {_name(place): decode(read_picture(folder, place)).pixels for place in places}
-        _check_model(folder, places, model)
+        places = [_place(data, face) for face in case.request.faces]
+        names = dict.fromkeys(_name(place) for place in places)
+        pictures = {name: decode(read_picture(data, *name)).pixels for name in names}
+        _check_model(places, model)
         _make_folder(out)
         recipient_key = open_recipient_key()
     release, released = release_faces(case, log, KeyStore(keys), recipient_key, now)
@@ -107,11 +107,11 @@ def recover_case(
     return Recovery(case.case, tuple(files), tuple(written), str(out / "receipt.txt"))
 
 
-def _place(folder: Folder, face: FaceRef) -> PublishedFace:
-    place = find_face(folder, face.shard, face.sample, face.face_index)
+def _place(data: str, face: FaceRef) -> PublishedFace:
+    place = find_face(data, face.shard, face.sample, face.face_index)
     if place.dataset != face.dataset:
         raise MisuseError(
-            f"{folder.url} holds dataset {place.dataset}; the request is for dataset {face.dataset}.",
+            f"{data} holds dataset {place.dataset}; the request is for dataset {face.dataset}.",
             advice="Give the DST that the request names.",
         )
     return place
@@ -121,12 +121,9 @@ def _name(place: PublishedFace) -> PictureName:
     return place.shard, place.sample, place.field
 
 
-def _check_model(folder: Folder, places: list[PublishedFace], model: str) -> None:
+def _check_model(places: list[PublishedFace], model: str) -> None:
     """The model at hand must be the one that protected; found out before the case is used up."""
-    shards = {place.shard for place in places}
-    records = [record for record in commit_records(folder) if record["shard"] in shards]
-    made_by = {str(record.get("made_by", {}).get("transform", "")) for record in records}
-    wanted = {identity for identity in made_by if identity.startswith("diffprivacy")}
+    wanted = {place.made_by for place in places if place.made_by.startswith("diffprivacy")}
     if not wanted:
         return
     from diffpriv.weights import resolve_model, weights_digest
