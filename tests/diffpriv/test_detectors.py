@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from diffpriv.detectors import load_detector
 from diffpriv.detectors.base import box_landmarks, plausible_landmarks
-from diffpriv.detectors.centerface import default_weights
+from diffpriv.detectors.centerface import default_weights, suppress
 from diffpriv.detectors.scales import TILE_OVERLAP, close_view, plan_views
 from diffpriv.errors import DetectorError, MisuseError
 from tests.diffpriv.face_pictures import astronaut, face_at, group_photo, rescaled, texture
@@ -149,3 +149,15 @@ def test_everybody_in_a_crowd_of_small_faces_is_found(detector):
     rows, columns = 15, 18
     (faces,) = detector.detect([np.tile(small, (rows, columns, 1))])
     assert len(faces) == rows * columns
+
+
+def test_a_weak_box_inside_a_strong_one_goes_only_from_its_middle():
+    def row(x0, y0, x1, y1, score):
+        return [x0, y0, x1, y1, score, *[0.0] * 10]
+
+    face, nose, behind = row(0, 0, 100, 130, 0.9), row(35, 60, 65, 90, 0.6), row(2, 2, 25, 30, 0.7)
+    kept = suppress(np.array([nose, face, behind]))
+    assert kept[:, 4].tolist() == [0.9, 0.7]
+    same = row(8, 5, 108, 128, 0.8)
+    assert suppress(np.array([same, face]))[:, 4].tolist() == [0.9]
+    assert suppress(np.empty((0, 15))).shape == (0, 15)
