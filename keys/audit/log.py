@@ -1,8 +1,9 @@
 """The audit log: one writer appends, anyone reads and checks.
 
 Appending: lock -> check the signed head and the right edge -> write "pending" -> entry bundles and tiles -> signed checkpoint
--> remove narrower partial tiles and "pending". The checkpoint is the commit point: a crash before it leaves the old log (and
-files beyond its size, which the next append overwrites or removes), a crash after it leaves the new one.
+-> remove the partial files of tiles that became full, and "pending". The checkpoint is the commit point: a crash before it
+leaves the old log (and files beyond its size, which the next append overwrites or removes), a crash after it leaves the new
+one.
 """
 
 import contextlib
@@ -208,27 +209,23 @@ class AuditLog:
             self.location.write_many([*done, *builder.edge()])
             note = sign_checkpoint(self.key, builder.size, builder.root())
             self.location.write(CHECKPOINT, note)
-            self._drop_narrower(head.size, builder.size)
+            self._drop_partials(head.size)
             head = open_checkpoint(note, self.verifier)
         if started or interrupted is not None:
             self.location.delete(PENDING)
         return Appended(first, head)
 
-    def _drop_narrower(self, old: int, new: int) -> None:
-        """The partial files of the old size that the new size replaced."""
-        kept = set(_edge_paths(new))
-        for path in _edge_paths(old):
-            if path not in kept:
-                self.location.delete(path)
+    def _drop_partials(self, old: int) -> None:
+        """The partial files of tiles that became full: whoever needs one finds its content at the start of the full tile."""
+        for level, number, width in tiles_of(old):
+            if width < WIDTH and self.location.read_if_there(tile_path(level, number)) is not None:
+                for path in self.location.names(tile_path(level, number) + ".p"):
+                    self.location.delete(path)
 
     def _clean(self, size: int) -> None:
-        """Remove what an interrupted append left: every tile file that does not belong to a log of this size."""
-        belong = {tile_path(*tile) for tile in tiles_of(size)}
+        """Remove what an interrupted append left: every tile file that reaches beyond a log of this size."""
+        ends = {level: number * WIDTH + width for level, number, width in tiles_of(size)}
         for path in self.location.names("tile"):
-            if path not in belong and parse_tile_path(path):
+            tile = parse_tile_path(path)
+            if tile is not None and tile[1] * WIDTH + tile[2] > ends.get(tile[0], 0):
                 self.location.delete(path)
-
-
-def _edge_paths(size: int) -> list[str]:
-    """The partial files of a log of this size."""
-    return [tile_path(*tile) for tile in tiles_of(size) if tile[2] < WIDTH]

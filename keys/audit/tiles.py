@@ -4,7 +4,7 @@ tile/<L>/<N>[.p/<W>]        hashes of level 8 L: W (256 if full) times 32 bytes,
 tile/entries/<N>[.p/<W>]    entry bundle: W entries, each 2 bytes length (big-endian) || entry
 checkpoint                  keys/audit/checkpoint.py
 <N> is in groups of three digits, all but the last with an "x": 1234067 -> x001/x234/067.
-A partial tile is replaced by the next, wider one: of each tile only the newest width is kept.
+Partial files stay until their tile is full, so that whoever holds an older checkpoint still finds its tiles; then they go.
 """
 
 import re
@@ -185,20 +185,17 @@ def read_bundle(location: Location, number: int, size: int) -> list[bytes]:
     data = location.read_if_there(path)
     if data is not None:
         return decode_bundle(data, width, path)
-    wider = _wider(location, "entries", number, width)
+    wider = _full_if_there(location, "entries", number, width)
     return decode_bundle(location.read(tile_path("entries", number, wider)), wider, path)[:width]
 
 
-def _wider(location: Location, level: int | str, number: int, width: int) -> int:
-    """The width of a tile that replaced the one of `width` meanwhile; `width` itself if there is none.
+def _full_if_there(location: Location, level: int | str, number: int, width: int) -> int:
+    """256 if the tile became full meanwhile, else `width`.
 
-    A reader that holds an older checkpoint, or that reads while the log grows, finds its partial tile replaced by a wider one,
-    which starts with the same entries.
+    A reader that holds an older checkpoint, or that reads while the log grows, may find that its partial tile became full and
+    went; the full one starts with the same entries.
     """
-    if location.read_if_there(tile_path(level, number)) is not None:
-        return WIDTH
-    there = [parse_tile_path(name) for name in location.names(tile_path(level, number) + ".p")]
-    return max((one[2] for one in there if one is not None), default=width)
+    return WIDTH if location.read_if_there(tile_path(level, number)) is not None else width
 
 
 def _hashes(location: Location, level: int, number: int, width: int) -> list[bytes]:
@@ -207,7 +204,7 @@ def _hashes(location: Location, level: int, number: int, width: int) -> list[byt
     path = tile_path(level, number, width)
     data = location.read_if_there(path)
     if data is None:
-        wider = _wider(location, level, number, width)
+        wider = _full_if_there(location, level, number, width)
         data = location.read(tile_path(level, number, wider))[: width * HASH]
     if len(data) != width * HASH:
         raise AuditError(f"{path} has {len(data)} bytes instead of {width * HASH}.")

@@ -22,9 +22,11 @@ from keys.audit.merkle import leaf_hash, root_of
 from keys.audit.segments import AuditSegments
 from keys.audit.tiles import (
     CHECKPOINT,
+    HASH,
     WIDTH,
     TreeBuilder,
     differing_entries,
+    encode_bundle,
     parse_tile_path,
     read_bundle,
     split_hashes,
@@ -222,15 +224,37 @@ def _check_upper_tiles(log: AuditLog, tiles: Sequence[tuple[str, bytes]], report
 def _check_files(log: AuditLog, head: Checkpoint, report: VerifyReport) -> None:
     pending = log.location.read_if_there(PENDING) is not None
     expected = {tile_path(*tile) for tile in tiles_of(head.size)}
+    ends = {level: number * WIDTH + width for level, number, width in tiles_of(head.size)}
     if pending:
         report.notes.append(f"an append to {log.url} was interrupted; the next one finishes or removes what it left.")
     for name in log.location.names():
         if name in expected or name in (CHECKPOINT, LOCK, CASES_LOCK, PENDING) or name.startswith("segments/"):
             continue
-        if not (pending and parse_tile_path(name)):
+        tile = parse_tile_path(name)
+        if tile is not None and tile[1] * WIDTH + tile[2] <= ends.get(tile[0], 0):
+            _check_partial(log, name, *tile, head.size, report)
+        elif tile is None or not pending:
             report.problems.append(
                 f"{log.location.describe(name)} does not belong to a log of {head.size} entries: it was added."
             )
+
+
+def _check_partial(
+    log: AuditLog, name: str, level: int | str, number: int, width: int, size: int, report: VerifyReport
+) -> None:
+    """A partial file of an earlier size has to be the beginning of what the tile is now."""
+    try:
+        found = log.location.read(name)
+        if level == "entries":
+            expected = encode_bundle(read_bundle(log.location, number, size)[:width])
+        else:
+            now = min(WIDTH, (size >> (8 * int(level))) - number * WIDTH)
+            expected = log.location.read(tile_path(level, number, now))[: width * HASH]
+    except DiffPrivError as error:
+        report.problems.append(f"{name} can't be compared with the tile it became: {error}")
+        return
+    if found != expected:
+        report.problems.append(f"{name} is not the beginning of the tile it became: it was altered.")
 
 
 def _check_segments(segments: AuditSegments, ledger: Ledger, report: VerifyReport) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from keys.audit.checkpoint import NoteKey, NoteVerifier
 from keys.audit.events import AuditEvent, commit_names, run_started, sample_quarantined
 from keys.audit.log import PENDING, AuditLog
-from keys.audit.tiles import tile_path, tiles_of
+from keys.audit.merkle import leaf_hash, range_hash, root_of
+from keys.audit.tiles import TileReader, tile_path, tiles_of
 from keys.context import ShardContext
 from keys.errors import AuditError, MisuseError
 from tests.keys.helpers import CONFIG, NOW
@@ -48,7 +49,8 @@ def test_however_entries_are_grouped_the_files_are_those_of_the_layout(tmp_path_
         log.append(started(count, total))
         total += count
     whole.append(started(total))
-    assert tile_files(log) == {tile_path(*tile) for tile in tiles_of(total)}
+    assert tile_files(whole) == {tile_path(*tile) for tile in tiles_of(total)} <= tile_files(log)
+    assert all(log.location.read(name) == whole.location.read(name) for name in tile_files(whole))
     assert log.checkpoint() == whole.checkpoint()
     assert log.verify().problems == []
 
@@ -103,7 +105,25 @@ def test_a_crash_at_any_point_of_an_append_leaves_the_old_log_or_the_new_one(log
     log.append(started(5, after))
     report = log.verify(since=old.note)
     assert (report.problems, report.notes, report.size) == ([], [], after + 5)
-    assert tile_files(log) == {tile_path(*tile) for tile in tiles_of(after + 5)}
+    assert tile_files(log) >= {tile_path(*tile) for tile in tiles_of(after + 5)}
+
+
+def test_who_holds_an_older_checkpoint_still_finds_its_tiles(log):
+    """https://c2sp.org/tlog-tiles: partial tiles of signed sizes stay until their tile is full."""
+    sizes = [10, 70, 200, 255, 300, 520, 600]
+    for before, size in zip([0, *sizes], sizes, strict=False):
+        log.append(started(size - before, before))
+        for old in sizes[: sizes.index(size) + 1]:
+            reader = TileReader(log.location, old)
+            root = range_hash(0, old, reader.node)
+            assert root == root_of([leaf_hash(event.encode()) for event in started(old)])
+            for level, number, width in tiles_of(old):
+                full = tile_path(level, number)
+                assert log.location.read_if_there(tile_path(level, number, width)) or log.location.read_if_there(full)
+    assert not any(name.startswith("tile/entries/000.p/") for name in tile_files(log))
+    assert log.verify().problems == []
+    log.location.write("tile/entries/002.p/8", b"altered")
+    assert "not the beginning of the tile it became" in log.verify().problems[0]
 
 
 def test_a_log_whose_newest_tile_was_altered_is_not_built_upon(log):
