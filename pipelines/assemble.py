@@ -31,6 +31,7 @@ class ShardJob:
     Attributes:
         keeps_keys: false with recovery "none".
         made_by: identities of detector and transformation and the kind of device, for the commit record.
+        sidecars: what the reader found beside the pictures.
     """
 
     source_url: str
@@ -40,6 +41,7 @@ class ShardJob:
     run_id: str
     keeps_keys: bool
     made_by: dict[str, str]
+    sidecars: tuple[tuple[str, int], ...] = ()
 
 
 class StagedEdits:
@@ -192,6 +194,7 @@ def _describe(
             "filled": dict(Counter(f.reason for r in results if not r.reason for f in r.faces if f.status == "filled")),
         },
         "quarantined": [result.index for result in results if result.reason],
+        "sidecars": dict(job.sidecars),
         "highest_similarity": max(similarities, default=None),
         # Which face is which: recovery asks by sample and face number.
         "faces": [

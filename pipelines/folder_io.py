@@ -21,6 +21,7 @@ from pipelines.formats import (
     printable,
 )
 from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
+from pipelines.sidecars import MAX_SIDECAR_BYTES, SidecarCount
 from pipelines.storage import CHUNK, Folder, HashingWriter
 
 THUMBNAIL_DATABASES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "picasa.db", ".picasa.ini"})
@@ -30,16 +31,19 @@ class FolderFormat:
     """See `formats.ShardFormat`. A shard is a list of files; its samples are these in order."""
 
     def read(self, source: Folder, shard: Shard) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
+        sidecars = SidecarCount()
         for index, facts in enumerate(shard.files):
             try:
-                yield self._sample(source, shard.name, index, facts.name, facts.size)
+                yield self._sample(source, shard.name, index, facts.name, facts.size, sidecars)
             except StorageError as error:
                 # A file that vanished after it was listed: the list is wrong, so the shard is, and a rerun lists again.
                 yield ShardEnd(shard.name, index, str(error))
                 return
-        yield ShardEnd(shard.name, len(shard.files))
+        yield ShardEnd(shard.name, len(shard.files), "", sidecars.items())
 
-    def _sample(self, source: Folder, shard: str, index: int, name: str, size: int) -> Sample | QuarantinedSample:
+    def _sample(
+        self, source: Folder, shard: str, index: int, name: str, size: int, sidecars: SidecarCount
+    ) -> Sample | QuarantinedSample:
         problem = name_problem(name)
         if name.rpartition("/")[2].lower() in THUMBNAIL_DATABASES:
             problem = "it is a thumbnail database, whose pictures nobody looked at"
@@ -48,6 +52,9 @@ class FolderFormat:
         with source.open(name) as handle:
             head = handle.read(SNIFF_BYTES)
             if not is_picture(name, head):
+                # By kind of file, not by name: a folder of a million captions is one finding.
+                extension = name.rpartition("/")[2].rpartition(".")[2]
+                sidecars.file(f"*.{extension}", head + handle.read() if size <= MAX_SIDECAR_BYTES else None)
                 return Sample(shard, index, name, ())
             if size > MAX_PICTURE_BYTES:
                 reason = f"its picture has {size} bytes; the limit is {MAX_PICTURE_BYTES}"

@@ -79,11 +79,11 @@ class Job:
     def worker_settings(self, poison: frozenset[tuple[str, int]] = frozenset()) -> WorkerSettings:
         return WorkerSettings(self.config, self.source.url, self.run_id, poison)
 
-    def shard_job(self, shard: Shard) -> ShardJob:
+    def shard_job(self, shard: Shard, sidecars: tuple[tuple[str, int], ...] = ()) -> ShardJob:
         context = ShardContext(self.config.dataset, shard.name, self.digest)
         gpus = self.config.workers.protect_gpus
         made_by = {**identities(self.target, self.run_id), "device": "gpu" if gpus else "cpu"}
-        return ShardJob(self.source.url, self.config.dst, shard, context, self.run_id, self.keeps_keys, made_by)
+        return ShardJob(self.source.url, self.config.dst, shard, context, self.run_id, self.keeps_keys, made_by, sidecars)
 
     def begin(self) -> None:
         """Note the start in state and audit log, before any face is touched. Does nothing the second time."""

@@ -15,6 +15,7 @@ from keys.errors import StorageError
 from pipelines.errors import ShardError
 from pipelines.formats import MAX_PICTURE_BYTES, SNIFF_BYTES, Assembled, Edits, OutputFile, Shard, is_picture
 from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
+from pipelines.sidecars import SidecarCount, scan_schema
 from pipelines.storage import CHUNK, Folder, HashingWriter
 
 PICTURE_COLUMNS = frozenset({"image", "img", "picture", "photo"})  # their values must be pictures, besides names like "jpg"
@@ -29,6 +30,7 @@ class ParquetFormat:
         import pyarrow.parquet as pq
 
         count = 0
+        sidecars = SidecarCount()
         try:
             with source.open(shard.files[0].name) as handle, pq.ParquetFile(handle) as file:
                 columns = _picture_columns(file.schema_arrow)
@@ -37,13 +39,14 @@ class ParquetFormat:
                     for row in batch.to_pylist():
                         yield _sample(shard.name, count, columns, row)
                         count += 1
+                sidecars.add(scan_schema(file.schema_arrow, columns), count)
         except (ShardError, StorageError) as error:
             yield ShardEnd(shard.name, count, str(error))
             return
         except (pa.ArrowException, OSError, ValueError) as error:
             yield ShardEnd(shard.name, count, f"the Parquet file cannot be read: {_first_line(error)}.")
             return
-        yield ShardEnd(shard.name, count, "" if count else "the Parquet file holds no rows.")
+        yield ShardEnd(shard.name, count, "" if count else "the Parquet file holds no rows.", sidecars.items())
 
     def assemble(self, source: Folder, shard: Shard, edits: Edits, target: Folder, staging: str) -> Assembled:
         import pyarrow as pa

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from keys.audit.checkpoint import NoteKey
-from keys.errors import DiffPrivError
+from keys.errors import DiffPrivError, StorageError
 from keys.sources import RandomKeySource
 from pipelines.assemble import ShardJob, assemble_shard
 from pipelines.config import JobConfig
@@ -26,7 +26,7 @@ from pipelines.formats import Shard
 from pipelines.job import Job, Progress, open_job
 from pipelines.report import RunReport
 from pipelines.rows import from_table, to_table
-from pipelines.samples import DetectedSample, Sample
+from pipelines.samples import DetectedSample, Sample, Stop
 from pipelines.staging import SampleResult
 from pipelines.storage import FileFacts
 from pipelines.tracker import ShardTracker
@@ -165,6 +165,8 @@ class _Round:
         )
 
     def _take(self, record: Any) -> None:
+        if isinstance(record, Stop):
+            raise StorageError(record.message) if record.kind == "StorageError" else JobError(record.message)
         complete = self._tracker.add(record)
         if complete is None:
             return
@@ -173,7 +175,7 @@ class _Round:
             self._job.fail(end.shard, end.problem)
             self._report()
         else:
-            self._waiting.append((self._job.shard_job(self._shards[end.shard]), results))
+            self._waiting.append((self._job.shard_job(self._shards[end.shard], end.sidecars), results))
 
     def _advance(self, *, wait: bool) -> None:
         """Start assembling what is complete, a few shards at a time, and commit what is assembled."""
@@ -210,25 +212,44 @@ def _read(table: "pyarrow.Table", settings: WorkerSettings) -> "Iterator[pyarrow
             yield to_table(block)
 
 
-class _Detect:
-    def __init__(self, settings: WorkerSettings) -> None:
-        self._worker = DetectWorker(settings)
+class _Stage:
+    """One worker of a pool. An error of ours is returned, not raised: Ray would keep its text only."""
+
+    make: Callable[..., Any]
+
+    def __init__(self, *settings: Any) -> None:
+        self._problem: Stop | None = None
+        try:
+            self._worker = self.make(*settings)
+        except DiffPrivError as error:
+            self._problem = Stop(str(error), type(error).__name__)
 
     def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":
-        records = from_table(table)
+        if self._problem is None:
+            try:
+                return to_table(self.work(from_table(table)))
+            except DiffPrivError as error:
+                self._problem = Stop(str(error), type(error).__name__)
+        return to_table([self._problem])
+
+    def work(self, records: list[Any]) -> list[Any]:
+        raise NotImplementedError
+
+
+class _Detect(_Stage):
+    make = DetectWorker
+
+    def work(self, records: list[Any]) -> list[Any]:
         samples = [record for record in records if isinstance(record, Sample)]
-        return to_table([*self._worker.detect(samples), *(record for record in records if not isinstance(record, Sample))])
+        return [*self._worker.detect(samples), *(record for record in records if not isinstance(record, Sample))]
 
 
-class _Protect:
-    def __init__(self, settings: WorkerSettings, key_source: KeySourceFactory) -> None:
-        self._worker = ProtectWorker(settings, key_source)
+class _Protect(_Stage):
+    make = ProtectWorker
 
-    def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":
-        records = from_table(table)
+    def work(self, records: list[Any]) -> list[Any]:
         samples = [record for record in records if isinstance(record, DetectedSample)]
-        rest = [record for record in records if not isinstance(record, DetectedSample)]
-        return to_table([*self._worker.protect(samples), *rest])
+        return [*self._worker.protect(samples), *(record for record in records if not isinstance(record, DetectedSample))]
 
 
 class _Trial:

@@ -29,6 +29,7 @@ class RunReport:
         shards_failed: shard -> reason. Nothing of these is published; a rerun tries them again.
         counts: of all committed shards, keys COUNTS.
         quarantined, filled: reason -> how many.
+        sidecars: what was found beside the pictures that may tell who is in them -> how often. Published as it was.
         highest_similarity: of any protected face to its original, where the transformation measures it.
         nothing_to_do: everything was committed before; the run wrote nothing.
         rolled_forward: shards that a dead run had prepared and this one committed.
@@ -45,6 +46,7 @@ class RunReport:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     quarantined: dict[str, int] = field(default_factory=dict)
     filled: dict[str, int] = field(default_factory=dict)
+    sidecars: dict[str, int] = field(default_factory=dict)
     highest_similarity: float | None = None
     nothing_to_do: bool = False
     rolled_forward: int = 0
@@ -59,15 +61,18 @@ class RunReport:
     def add_records(self, records: Iterable[dict[str, Any]]) -> None:
         quarantined: Counter[str] = Counter()
         filled: Counter[str] = Counter()
+        sidecars: Counter[str] = Counter()
         for record in records:
             for name in COUNTS:
                 self.counts[name] += record["counts"][name]
             quarantined.update(record["reasons"]["quarantined"])
             filled.update(record["reasons"]["filled"])
+            sidecars.update(record["sidecars"])
             highest = record["highest_similarity"]
             if highest is not None:
                 self.highest_similarity = max(highest, self.highest_similarity if self.highest_similarity is not None else -1.0)
         self.quarantined, self.filled = dict(sorted(quarantined.items())), dict(sorted(filled.items()))
+        self.sidecars = dict(sorted(sidecars.items()))
 
     def check(self) -> None:
         """Raises: JobError if the counts do not add up; then something was lost, and the output must not be used."""
@@ -105,5 +110,6 @@ class RunReport:
         ]
         if self.highest_similarity is not None:
             rows.append(("highest similarity", f"{self.highest_similarity:.3f}"))
+        rows += [(f"beside the pictures: {what}", f"{count:,}, published as it was") for what, count in self.sidecars.items()]
         rows += [(f"failed: {shard}", reason) for shard, reason in sorted(self.shards_failed.items())]
         return rows

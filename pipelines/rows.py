@@ -2,7 +2,7 @@
 
 shard   string              the shard's name
 index   int64               the sample's place in it; -1 for the end of a shard
-kind    string              "sample", "detected", "result", "quarantined" or "end"
+kind    string              "sample", "detected", "result", "quarantined", "end" or "stop"
 meta    string              JSON: everything small (floats survive JSON exactly)
 blobs   list<large_binary>  the encoded pictures that `meta` names, in its order
 """
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffpriv.faces.types import Face
-from pipelines.samples import DetectedSample, Picture, PictureFaces, QuarantinedSample, Sample, ShardEnd
+from pipelines.samples import DetectedSample, Picture, PictureFaces, QuarantinedSample, Sample, ShardEnd, Stop
 from pipelines.staging import SampleResult
 
 if TYPE_CHECKING:
     import pyarrow
 
-Record = Sample | QuarantinedSample | ShardEnd | DetectedSample | SampleResult
+Record = Sample | QuarantinedSample | ShardEnd | DetectedSample | SampleResult | Stop
 
 
 def schema() -> "pyarrow.Schema":
@@ -73,7 +73,9 @@ def _parts(record: Record) -> tuple[str, int, dict[str, Any], list[bytes]]:
     if isinstance(record, QuarantinedSample):
         return "quarantined", record.index, {"key": record.key, "reason": record.reason}, []
     if isinstance(record, ShardEnd):
-        return "end", -1, {"samples": record.samples, "problem": record.problem}, []
+        return "end", -1, {"samples": record.samples, "problem": record.problem, "sidecars": record.sidecars}, []
+    if isinstance(record, Stop):
+        return "stop", -1, {"message": record.message, "kind": record.kind}, []
     return "result", record.index, asdict(record), []
 
 
@@ -95,5 +97,7 @@ def _from_row(row: dict[str, Any]) -> Record:
     if kind == "quarantined":
         return QuarantinedSample(shard, index, meta["key"], meta["reason"])
     if kind == "end":
-        return ShardEnd(shard, meta["samples"], meta["problem"])
+        return ShardEnd(shard, meta["samples"], meta["problem"], tuple((what, count) for what, count in meta["sidecars"]))
+    if kind == "stop":
+        return Stop(meta["message"], meta["kind"])
     return SampleResult.from_mapping(meta)

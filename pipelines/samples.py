@@ -59,11 +59,27 @@ class ShardEnd:
     Attributes:
         samples: how many records were read, quarantined ones included.
         problem: why the shard as a whole cannot be used; empty when it can.
+        sidecars: what was found beside the pictures that may tell who is in them, and how often (see `pipelines.sidecars`).
     """
 
     shard: str
     samples: int
     problem: str = ""
+    sidecars: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A worker cannot go on, and neither could any other: a disk is full, a model is missing. Ends the run.
+
+    Attributes:
+        shard: empty; every record names one.
+        kind: the error's class, for the few that callers tell apart.
+    """
+
+    message: str
+    kind: str
+    shard: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from pipelines.formats import (
     printable,
 )
 from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
+from pipelines.sidecars import MAX_SIDECAR_BYTES, SidecarCount
 from pipelines.storage import Folder, HashingReader, HashingWriter
 from pipelines.tar_stream import ByteReader, ByteWriter, TarMember, members, write_end
 
@@ -43,15 +44,16 @@ class WebDatasetFormat:
     def read(self, source: Folder, shard: Shard) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
         name = shard.files[0].name
         count = 0
+        sidecars = SidecarCount()
         try:
             with source.open(name) as handle, _uncompressed(name, HashingReader(handle)) as stream:
-                for sample in _samples(shard.name, stream):
+                for sample in _samples(shard.name, stream, sidecars):
                     count += 1
                     yield sample
         except (ShardError, StorageError) as error:
             yield ShardEnd(shard.name, count, str(error))
             return
-        yield ShardEnd(shard.name, count, "" if count else "the archive holds no samples.")
+        yield ShardEnd(shard.name, count, "" if count else "the archive holds no samples.", sidecars.items())
 
     def assemble(self, source: Folder, shard: Shard, edits: Edits, target: Folder, staging: str) -> Assembled:
         name = shard.files[0].name
@@ -118,7 +120,7 @@ def _places(stream: ByteReader) -> Iterator[tuple[_Place | None, TarMember]]:
         yield _Place(index, key, field, problem), member
 
 
-def _samples(shard: str, stream: ByteReader) -> Iterator[Sample | QuarantinedSample]:
+def _samples(shard: str, stream: ByteReader, sidecars: SidecarCount) -> Iterator[Sample | QuarantinedSample]:
     index, key, problem = -1, "", ""
     pictures: list[Picture] = []
     for place, member in _places(stream):
@@ -137,6 +139,8 @@ def _samples(shard: str, stream: ByteReader) -> Iterator[Sample | QuarantinedSam
                 problem = f"its picture has {member.size} bytes; the limit is {MAX_PICTURE_BYTES}"
                 continue
             pictures.append(Picture(place.field, head + member.read()))
+        else:
+            sidecars.file(place.field, head + member.read() if member.size <= MAX_SIDECAR_BYTES else None)
     if index >= 0:
         yield _finished(shard, index, key, pictures, problem)
 

@@ -1,0 +1,136 @@
+"""Fields beside the pictures that may tell who is in them: boxes, landmarks, embeddings, more pictures, files nobody looks into.
+
+Rule: such a field is reported (counted by kind and field in commit records and closing table) and published as it was; the
+release gate decides. They are found
+
+    by name   a field, column or JSON key one of whose words is in WORDS ("face_bbox", "arcfaceEmbedding", "kps")
+    by type   a number array of 64 or more values in one dimension (an embedding), of five or more points (landmarks), or of the
+              shape of a picture; a base64 text that starts like a picture; a container or video file by its extension
+
+What cannot be found this way: a face described in words, a picture in an unknown encoding, steganography.
+"""
+
+import io
+import json
+import re
+from collections import Counter
+from typing import Any
+
+MAX_SIDECAR_BYTES = 1 << 20  # of a JSON or array file that is parsed; a larger one is reported as not looked into
+EMBEDDING_LENGTH = 64
+WORDS = {
+    "box": "bbox bboxes box boxes rect rects roi bounding facebox xyxy xywh",
+    "landmarks": "landmark landmarks lmk lmks kps keypoint keypoints eyes pupil pupils",
+    "embedding": "embedding embeddings embed emb feature features descriptor descriptors encoding encodings arcface",
+    "picture": "thumbnail thumb thumbs preview crop aligned photo portrait",
+    "identity": "identity person name names subject celebrity username",
+}
+_KIND_OF = {word: kind for kind, words in WORDS.items() for word in words.split()}
+_OPAQUE_NAMES = "zip tar gz 7z rar pkl pickle pt pth npz mat h5 hdf5 mp4 mov avi mkv webm pdf psd lmdb db rec tfrecord"
+_OPAQUE = frozenset(_OPAQUE_NAMES.split())
+_BASE64_PICTURES = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "data:image/")
+
+
+def kinds_of_name(name: str) -> set[str]:
+    """Kinds that the words of a name announce; words end at case changes, digits and punctuation."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    return {_KIND_OF[word.lower()] for word in words if word.lower() in _KIND_OF}
+
+
+def scan_file(field: str, data: bytes | None) -> list[str]:
+    """Findings "kind in field" of one non-picture field.
+
+    Args:
+        data: its bytes; None where they are too many to be parsed.
+    """
+    extension = field.rpartition(".")[2].lower()
+    found = {(kind, field) for kind in kinds_of_name(field)}
+    if extension in _OPAQUE:
+        found.add(("file not looked into", field))
+    elif extension in ("json", "jsonl", "npy"):
+        if data is None:
+            found.add(("file not looked into", field))
+        elif extension == "npy":
+            found |= {(kind, field) for kind in _kinds_of_array_file(data)}
+        else:
+            found |= {(kind, f"{field}: {place}") for kind, place in _scan_json(data)}
+    return sorted(f"{kind} in {place}" for kind, place in found)
+
+
+def scan_schema(schema: Any, pictures: list[str]) -> list[str]:
+    """Findings of a Parquet schema, by names and types of its columns; picture columns themselves left out."""
+    from pyarrow import types
+
+    found = set()
+    for column in schema:
+        if column.name in pictures:
+            continue
+        found |= {f"{kind} in {column.name}" for kind in kinds_of_name(column.name)}
+        kind = column.type
+        if types.is_fixed_size_list(kind) and types.is_floating(kind.value_type) and kind.list_size >= EMBEDDING_LENGTH:
+            found.add(f"embedding in {column.name}")
+        if types.is_struct(kind):
+            inner = [kind.field(place).name for place in range(kind.num_fields)]
+            found |= {f"{what} in {column.name}.{name}" for name in inner for what in kinds_of_name(name)}
+    return sorted(found)
+
+
+def _scan_json(data: bytes) -> set[tuple[str, str]]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return set()
+    found: set[tuple[str, str]] = set()
+    waiting: list[tuple[str, Any]] = [("", document)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            for key, one in value.items():
+                found |= {(kind, str(key)[:100]) for kind in kinds_of_name(str(key))}
+                waiting.append((str(key)[:100], one))
+        elif isinstance(value, list):
+            if len(value) >= EMBEDDING_LENGTH and all(isinstance(one, float) for one in value):
+                found.add(("embedding", place or "list"))
+            else:
+                waiting += [(place, one) for one in value if isinstance(one, (dict, list, str))]
+        elif isinstance(value, str) and len(value) > 100 and value.startswith(_BASE64_PICTURES):
+            found.add(("picture", place or "text"))
+    return found
+
+
+def _kinds_of_array_file(data: bytes) -> set[str]:
+    import numpy as np
+
+    try:
+        stream = io.BytesIO(data)
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(stream)
+    except (ValueError, EOFError):
+        return {"file not looked into"}
+    if kind == np.uint8 and len(shape) in (2, 3) and min(shape[:2]) >= 16:
+        return {"picture"}
+    if len(shape) >= 1 and shape[-1] in (2, 3) and 5 <= int(np.prod(shape[:-1])) <= 1000:
+        return {"landmarks"}
+    if kind.kind == "f" and len(shape) >= 1 and max(shape) >= EMBEDDING_LENGTH and len([n for n in shape if n > 1]) == 1:
+        return {"embedding"}
+    if len(shape) >= 1 and shape[-1] == 4 and len(shape) <= 2:
+        return {"box"}
+    return set()
+
+
+class SidecarCount:
+    """Counts findings over a shard."""
+
+    def __init__(self) -> None:
+        self._found: Counter[str] = Counter()
+
+    def file(self, field: str, data: bytes | None) -> None:
+        self._found.update(scan_file(field, data))
+
+    def add(self, findings: list[str], times: int = 1) -> None:
+        for finding in findings:
+            self._found[finding] += times
+
+    def items(self) -> tuple[tuple[str, int], ...]:
+        return tuple(sorted(self._found.items()))

@@ -1,0 +1,64 @@
+"""Fields that may tell who is in a picture are found by name and by type, and ordinary ones are not."""
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.sidecars import kinds_of_name, scan_file, scan_schema
+
+
+def array(values: Any) -> bytes:
+    out = io.BytesIO()
+    np.save(out, values)
+    return out.getvalue()
+
+
+TELLING = {
+    "box by name": ("json", json.dumps({"face_bbox": [1, 2, 3, 4]}).encode(), "box in json: face_bbox"),
+    "nested": ("json", json.dumps({"faces": [{"kps": [[1, 2]]}]}).encode(), "landmarks in json: kps"),
+    "camel case": ("json", json.dumps({"faceEmbedding": "x"}).encode(), "embedding in json: faceEmbedding"),
+    "embedding by type": ("json", json.dumps({"v": [0.5] * 128}).encode(), "embedding in json: v"),
+    "picture in base64": ("json", json.dumps({"img": "/9j/" + "A" * 200}).encode(), "picture in json: img"),
+    "embedding file": ("vec.npy", array(np.zeros(512, np.float32)), "embedding in vec.npy"),
+    "embedding row": ("v.npy", array(np.zeros((1, 512), np.float16)), "embedding in v.npy"),
+    "landmark file": ("p.npy", array(np.zeros((68, 2))), "landmarks in p.npy"),
+    "picture file": ("p.npy", array(np.zeros((64, 64, 3), np.uint8)), "picture in p.npy"),
+    "field name": ("landmarks.txt", b"1 2", "landmarks in landmarks.txt"),
+    "video": ("mp4", b"", "file not looked into in mp4"),
+    "large": ("json", None, "file not looked into in json"),
+    "damaged array": ("x.npy", b"\x93NUMPY", "file not looked into in x.npy"),
+}
+
+
+@pytest.mark.parametrize(("field", "data", "finding"), TELLING.values(), ids=TELLING)
+def test_telling_fields_are_found(field: str, data: bytes | None, finding: str) -> None:
+    assert finding in scan_file(field, data)
+
+
+@pytest.mark.parametrize(
+    ("field", "data"), [("json", b'{"label": 3, "caption": "a box"}'), ("cls", b"4"), ("txt", b"x"), ("json", b"[" * 100_000)]
+)
+def test_ordinary_fields_are_not(field: str, data: bytes) -> None:
+    assert scan_file(field, data) == []
+
+
+def test_words_are_whole_words() -> None:
+    assert kinds_of_name("inbox_size") == set()
+    assert kinds_of_name("FaceBBox2") == {"box"} or kinds_of_name("face_bbox2") == {"box"}
+
+
+def test_parquet_columns_are_found_by_name_and_type() -> None:
+    schema = pa.schema(
+        [
+            ("image", pa.binary()),
+            ("label", pa.int32()),
+            ("v", pa.list_(pa.float32(), 512)),
+            ("bbox", pa.list_(pa.float32(), 4)),
+            ("face", pa.struct([("landmarks", pa.list_(pa.float32()))])),
+        ]
+    )
+    assert scan_schema(schema, ["image"]) == ["box in bbox", "embedding in v", "landmarks in face.landmarks"]
