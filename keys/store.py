@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
+from keys.errors import MisuseError
 from keys.files import open_location
 
 SUFFIX = ".keys.parquet"
+_LONGEST = 200  # filesystems take 255 bytes; suffixes and temporary names need some of them
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,12 @@ class Receipt:
 
 
 def encode_name(name: str) -> str:
-    """A dataset's or shard's name as one path segment."""
+    """A dataset's or shard's name as one path segment. Raises: MisuseError if no filesystem would take it."""
     encoded = quote(name, safe="")
+    if len(encoded) > _LONGEST:
+        raise MisuseError(
+            f"the name {name[:40]}… is too long: {len(encoded)} bytes as a file name, and {_LONGEST} is the limit."
+        )
     return "%2E" + encoded[1:] if encoded.startswith(".") else encoded
 
 
