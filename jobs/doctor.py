@@ -123,7 +123,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
         "cv2",
         "OpenCV",
         needed=True,
-        advice="On a machine without libGL: pip uninstall -y opencv-python && pip install opencv-python-headless "
+        advice="On a machine without libGL: pip install --force-reinstall --no-deps opencv-python-headless "
         "(or apt-get install libgl1 libglib2.0-0).",
     ),
     _module("onnxruntime", "ONNX Runtime", needed=True, advice=REINSTALL),

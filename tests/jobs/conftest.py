@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from keys.init import init_keys
 from tests.pipelines.datasets import astronaut, coffee, encoded, group, sample, write_shards
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +114,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 @pytest.fixture(scope="session")
 def key_folder(program: Program) -> Path:
-    program("keys", "init", program.folder / "keys")
+    # What "keys init" makes (test_startup.py runs that), with a passphrase that is cheap to stretch.
+    init_keys(program.folder / "keys", PASSPHRASE, iterations=1, lanes=1, memory_kib=64)
     return program.folder / "keys"
 
 
