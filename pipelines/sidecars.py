@@ -1,4 +1,4 @@
-"""Fields beside the pictures that may tell who is in them: boxes, landmarks, embeddings, more pictures, files nobody looks into.
+"""Fields beside the pictures that may tell who is in them: boxes, landmarks, embeddings, more pictures, unread files.
 
 Rule: such a field is reported (counted by kind and field in commit records and closing table) and published as it was; the
 release gate decides. They are found

@@ -1,0 +1,53 @@
+"""The same job under Beam: the same bytes, the same promises."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keys.audit.log import AuditLog
+from keys.errors import StorageError
+from keys.store import KeyStore
+from pipelines.config import JobConfig
+from pipelines.published import measure
+from tests.pipelines.conftest import Keyring, commit_records, published
+from tests.pipelines.datasets import small_shards, write_shards
+
+beam_driver = pytest.importorskip("pipelines.beam_driver", reason="needs the extra beam")
+
+
+def test_beam_gives_the_bytes_that_ray_gives(
+    tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring, ray_session: None
+) -> None:
+    from pipelines import ray_driver
+
+    src = write_shards(tmp_path / "src", small_shards())
+    (src / "empty.tar").write_bytes(b"")
+    on_ray, on_beam = config_for(src, "ray"), config_for(src, "beam", engine="beam")
+    one = ray_driver.run(on_ray, key_source=derived, log_key=keyring.log_key)
+    two = beam_driver.run(on_beam, key_source=derived, log_key=keyring.log_key)
+    assert published(on_beam.dst) == published(on_ray.dst)
+    assert (two.counts, two.quarantined, two.shards_failed) == (one.counts, one.quarantined, one.shards_failed)
+    ours, theirs = commit_records(on_beam.dst), commit_records(on_ray.dst)
+    for shard in theirs:
+        for fact in ("made_by", "counts", "faces", "files", "sidecars", "config_digest"):
+            assert ours[shard][fact] == theirs[shard][fact]
+    log = AuditLog(on_beam.audit, keyring.log_key)
+    report = log.verify(key_store=KeyStore(on_beam.keys or ""), recipient_key=keyring.recipient_key, data=measure(on_beam.dst))
+    assert report.problems == []
+    again = beam_driver.run(on_beam, key_source=derived, log_key=keyring.log_key)
+    assert (again.shards_done, again.shards_done_before) == (0, 4)
+
+
+def test_a_store_that_refuses_ends_a_beam_job_with_its_own_words(
+    tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any
+) -> None:
+    config = config_for(write_shards(tmp_path / "src", {"a.tar": small_shards()["shard-000.tar"]}))
+    Path(config.keys or "").parent.mkdir()
+    Path(config.keys or "").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="can't be written"):
+        beam_driver.run(config, key_source=derived)
+    Path(config.keys or "").unlink()
+    report = beam_driver.run(config, key_source=derived)
+    assert (report.ok, report.rolled_forward) == (True, 1)
