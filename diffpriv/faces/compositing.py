@@ -1,7 +1,7 @@
 """Putting faces back: the mask of what a face is in the canonical crop, crops warped to patches, patches blended into pictures.
 
 A picture changes only where a patch's alpha is above zero; every other pixel keeps its value exactly, because
-(1 - 0) * p + 0 * q = p in float32. Pure: numpy and OpenCV's warp, no files, no random numbers.
+p + 0 * (q - p) = p in float32. Pure: numpy and OpenCV's warp, no files, no random numbers.
 """
 
 from collections.abc import Sequence
@@ -156,5 +156,9 @@ def _blend(picture: np.ndarray, group: Sequence[Patch]) -> None:
             clear[window] *= 1 - patch.alpha
         colour = weighted / np.maximum(weights, np.float32(1e-12))[..., None]
         coverage = 1 - clear
-    blended = region.astype(np.float32) * (1 - coverage[..., None]) + colour * coverage[..., None]
-    region[...] = np.clip(np.rint(blended), 0, 255).astype(np.uint8)
+    # p + alpha (q - p), in place: exactly p where alpha is 0 and exactly q where it is 1, and never outside [0, 255].
+    below = region.astype(np.float32)
+    colour -= below
+    colour *= coverage[..., None]
+    colour += below
+    region[...] = np.rint(colour, out=colour).astype(np.uint8)
