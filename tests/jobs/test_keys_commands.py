@@ -1,4 +1,4 @@
-"""`diffpriv keys` on the keys of a protected dataset: new recipients, destroyed records, shares. Each test on its own copies."""
+"""`diffpriv keys` on the keys of a protected dataset: new recipients, destroyed records, shares. All on copies."""
 
 import dataclasses
 import shutil
