@@ -14,6 +14,9 @@ A payload is sealed under its face's record before it leaves the worker; in the 
     image and keys:
         52     3  depths d: one byte; numbers per depth n: uint16
         55   d*n  key-E, int8 (builtin: 3 x 160)
+    image, after key-E:
+               2  numbers m of the recogniser's embedding: uint16
+               m  the original's embedding, int8 in steps of 1/256
     keys, after key-E:
                3  channels c, height h, width w: one byte each
        1.5*c*h*w  key-I, numbers of 12 bits in pairs (3 bytes a pair), two's complement, in steps of 1/400 (builtin: 8 x 16 x
@@ -28,6 +31,7 @@ import hmac
 import io
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,6 +49,8 @@ KEY_I_STEP = 1 / 400
 _HEADER = struct.Struct(">BBBB4fII8s16s")
 _KEY_E_SHAPE = struct.Struct(">BH")
 _KEY_I_SHAPE = struct.Struct(">BBB")
+_EMBEDDING_SIZE = struct.Struct(">H")
+EMBEDDING_STEP = 1 / 256
 _DAMAGED = "Restore the key file from a backup."
 
 
@@ -61,6 +67,7 @@ class RecoveryPayload:
     crop_digest: bytes  # 16 bytes
     key_e: np.ndarray | None = None  # (depths, numbers) int8
     key_i: np.ndarray | None = None  # (channels, height, width) float32
+    embedding: np.ndarray | None = None  # (numbers,) float32, about unit length
     covered: np.ndarray | None = None  # (h, w, 3) uint8 RGB, the original pixels
     position: tuple[int, int] | None = None  # x, y of `covered` in the picture
 
@@ -126,19 +133,29 @@ def unpack_key_i(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return (steps * KEY_I_STEP).astype(np.float32).reshape(shape)
 
 
-def encode_keys(
-    request: FaceRequest, task: str, key_e: np.ndarray, key_i: np.ndarray | None = None, inversion_steps: int = 0
-) -> bytes:
-    """Payload of the tier `image` (no key-I) or `keys`.
+def encode_image(request: FaceRequest, task: str, key_e: np.ndarray, embedding: np.ndarray) -> bytes:
+    """Payload of the tier `image`.
 
     Args:
-        key_e: (depths, numbers) int8. key_i: (channels, height, width) float32 or None.
+        key_e: (depths, numbers) int8. embedding: (numbers,) float32, unit length, of the original.
     """
-    header, _ = _header("image" if key_i is None else "keys", task, inversion_steps, request)
-    body = _KEY_E_SHAPE.pack(*key_e.shape) + np.ascontiguousarray(key_e, np.int8).tobytes()
-    if key_i is not None:
-        body += _KEY_I_SHAPE.pack(*key_i.shape) + pack_key_i(key_i)
-    return header + body
+    steps = np.clip(np.rint(embedding / EMBEDDING_STEP), -127, 127).astype(np.int8)
+    header, _ = _header("image", task, 0, request)
+    return header + _pack_key_e(key_e) + _EMBEDDING_SIZE.pack(len(steps)) + steps.tobytes()
+
+
+def encode_keys(request: FaceRequest, task: str, key_e: np.ndarray, key_i: np.ndarray, inversion_steps: int) -> bytes:
+    """Payload of the tier `keys`.
+
+    Args:
+        key_e: (depths, numbers) int8. key_i: (channels, height, width) float32.
+    """
+    header, _ = _header("keys", task, inversion_steps, request)
+    return header + _pack_key_e(key_e) + _KEY_I_SHAPE.pack(*key_i.shape) + pack_key_i(key_i)
+
+
+def _pack_key_e(key_e: np.ndarray) -> bytes:
+    return _KEY_E_SHAPE.pack(*key_e.shape) + np.ascontiguousarray(key_e, np.int8).tobytes()
 
 
 def encode_exact(request: FaceRequest, patch: Patch, task: str = "anonymize") -> bytes:
@@ -209,20 +226,19 @@ def decode_payload(payload: bytes) -> RecoveryPayload:
             covered = np.asarray(stored.convert("RGB"))
         return RecoveryPayload(**common, covered=covered, position=(position[0], position[1]))
     try:
-        key_e, key_i = _read_keys(body, with_noise_map=tier_code == TIERS["keys"])
+        return RecoveryPayload(**common, **_read_keys(body, with_noise_map=tier_code == TIERS["keys"]))
     except (struct.error, ValueError) as error:
         raise RecoveryError(f"The face record's payload holds {len(body)} bytes of damaged keys.", advice=_DAMAGED) from error
-    return RecoveryPayload(**common, key_e=key_e, key_i=key_i)
 
 
-def _read_keys(body: bytes, *, with_noise_map: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """key-E and key-I of a payload's body. Raises ValueError or struct.error unless its length fits its shapes exactly."""
+def _read_keys(body: bytes, *, with_noise_map: bool) -> dict[str, Any]:
+    """The arrays of a payload's body by field. Raises ValueError or struct.error unless its length fits its shapes exactly."""
     depths, numbers = _KEY_E_SHAPE.unpack_from(body)
     end = _KEY_E_SHAPE.size + depths * numbers
     key_e = np.frombuffer(body[_KEY_E_SHAPE.size : end], np.int8).reshape(depths, numbers)
-    if not with_noise_map:
-        if len(body) != end:
-            raise ValueError("trailing bytes")
-        return key_e, None
-    shape = _KEY_I_SHAPE.unpack_from(body, end)
-    return key_e, unpack_key_i(body[end + _KEY_I_SHAPE.size :], shape)
+    if with_noise_map:
+        shape = _KEY_I_SHAPE.unpack_from(body, end)
+        return {"key_e": key_e, "key_i": unpack_key_i(body[end + _KEY_I_SHAPE.size :], shape)}
+    (count,) = _EMBEDDING_SIZE.unpack_from(body, end)
+    steps = np.frombuffer(body[end + _EMBEDDING_SIZE.size :], np.int8).reshape(count)
+    return {"key_e": key_e, "embedding": steps.astype(np.float32) * np.float32(EMBEDDING_STEP)}

@@ -29,6 +29,8 @@ from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.presets import Preset
 from diffpriv.schedules import scheduled_tokens
 
+RECOVERY_STEPS = 25  # of tier `image`; its steps need not match protection's
+
 
 @dataclass(frozen=True, eq=False)
 class KeyOutput:
@@ -121,10 +123,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             key_e: (n, 3, 160) int8 of the originals. seeds: n times 32 bytes.
             task: "anonymize" or "hide". attempt: 0, 1, …: enters the noise, and later attempts push harder.
         """
-        noise = torch.from_numpy(np.stack([keyed_normal(seed, f"start/{attempt}", self.latent_shape) for seed in seeds])).to(
-            crops
-        )
-        surroundings = self.surroundings(crops)
+        noise = self._keyed_noise(seeds, f"start/{attempt}")
         # Later attempts of `anonymize` forget key-E altogether.
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
         tokens = scheduled_tokens(self.msi, self.msi.dequantise(key_e), conditional_from)
@@ -133,26 +132,44 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         start = encode_crops(self.vae, crops) if preset.strength < 1 else torch.zeros_like(noise)
         state = signal * start + spread * noise
 
+        scale = preset.guidance_scale * (1 + 0.75 * attempt)
+        result = self._denoise(state, timesteps, tokens, crops, self._energy(task, crops, preset), scale, preset.guidance_every)
+        similarity = (self.recognizer.embed_canonical(result) * self.recognizer.embed_canonical(crops)).sum(1)
+        return ProtectOutput(result, similarity)
+
+    def _keyed_noise(self, seeds: Sequence[bytes], label: str) -> torch.Tensor:
+        drawn = [keyed_normal(seed, label, self.latent_shape) for seed in seeds]
+        return torch.from_numpy(np.stack(drawn)).to(self.device)
+
+    def _denoise(
+        self,
+        state: torch.Tensor,
+        timesteps: list[int],
+        tokens: torch.Tensor,
+        crops: torch.Tensor,
+        energy: Energy,
+        scale: float,
+        every: int,
+    ) -> torch.Tensor:
+        """From a noisy state to crops whose face region is new and whose surroundings are those of `crops`."""
+        surroundings = self.surroundings(crops)
         blend = torch.from_numpy(face_mask(crops.shape[-1])).to(crops)[None, None]
         region = functional.avg_pool2d(blend, LATENT_SCALE)
 
         def to_crop(latent: torch.Tensor) -> torch.Tensor:
             return blend * decode_latents(self.vae, latent) + (1 - blend) * crops
 
-        energy = self._energy(task, crops, blend[0, 0], preset)
-        scale = preset.guidance_scale * (1 + 0.75 * attempt)
         for index, timestep in enumerate(timesteps):
             last = index + 1 == len(timesteps)
             prediction = self.denoiser.predict(state, timestep, tokens, surroundings)
             state = self.denoiser.step(prediction, -1 if last else timesteps[index + 1])
-            if (len(timesteps) - 1 - index) % preset.guidance_every == 0:
+            if scale > 0 and (len(timesteps) - 1 - index) % every == 0:
                 state = guided(state, guidance_direction(prediction.clean, to_crop, energy), region, scale)
-        result = to_crop(state).clamp(-1, 1)
-        similarity = (self.recognizer.embed_canonical(result) * self.recognizer.embed_canonical(crops)).sum(1)
-        return ProtectOutput(result, similarity)
+        return to_crop(state).clamp(-1, 1)
 
-    def _energy(self, task: str, crops: torch.Tensor, region: torch.Tensor, preset: Preset) -> Energy:
+    def _energy(self, task: str, crops: torch.Tensor, preset: Preset) -> Energy:
         if task == "hide":
+            region = torch.from_numpy(face_mask(crops.shape[-1])).to(crops)
             return HidingEnergy(self.recognizer, crops, region, push=2.0, distance=0.5)
         return IdentityEnergy([self.recognizer], crops, preset.margin)
 
@@ -162,3 +179,25 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
         latent = regenerate(key_i, tokens, self.nothing_around(len(key_e)), self.denoiser, steps=steps)
         return decode_latents(self.vae, latent).clamp(-1, 1)
+
+    @torch.no_grad()
+    def recover_in_picture(
+        self, published: torch.Tensor, key_e: torch.Tensor, embedding: torch.Tensor, seeds: Sequence[bytes], *, scale: float
+    ) -> torch.Tensor:
+        """Stage 3, tier `image`: a face like the original, from key-E and the published surroundings of the face.
+
+        An approximation by design: what key-E does not carry comes from the seed's noise. Conditional throughout, and guided
+        towards the stored embedding.
+
+        Args:
+            published: crops of the published picture, (n, 3, size, size). embedding: (n, dim), unit length, of the originals.
+            scale: length of a guided step; 0 does not guide.
+        """
+        tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
+        noise = self._keyed_noise(seeds, "recovery")
+
+        def unlike(crops: torch.Tensor) -> torch.Tensor:
+            return 1 - (self.recognizer.embed_canonical(crops) * embedding).sum(1)
+
+        timesteps = self.denoiser.timesteps(RECOVERY_STEPS)
+        return self._denoise(noise, timesteps, tokens, published, unlike, scale, 1)

@@ -16,6 +16,8 @@ from diffpriv.faces.compositing import apply_patches, crop_to_patch, face_mask
 from diffpriv.faces.types import Patch
 from diffpriv.payloads import RecoveryPayload, crop_digest, decode_payload, difference_hash, hash_distance
 
+IMAGE_GUIDANCE = 0.02  # length of a guided step of tier `image`, as a share of the latent's RMS
+
 
 @dataclass(frozen=True, eq=False)
 class RecoveredFace:
@@ -61,12 +63,12 @@ def recover_face(payload: bytes, seed: bytes, published: np.ndarray | None, *, m
         )
     if material.tier == "exact":
         return _recover_exact(material, seed, published)
-    if material.tier == "image":
+    if material.tier == "image" and published is None:
         raise RecoveryError(
-            "This record holds key-E only (tier image), which this release cannot turn back into a face by itself.",
-            advice="Protect with recovery keys or exact where faces have to come back.",
+            "Tier image regenerates the face from the published picture, and no picture was given.",
+            advice="Give the published picture.",
         )
-    crop = _regenerate(material, model)
+    crop = _regenerate(material, model, seed, published)
     size = crop.shape[0]
     picture = None
     if published is not None:
@@ -88,16 +90,25 @@ def _recover_exact(material: RecoveryPayload, seed: bytes, published: np.ndarray
     return _describe(material, seed, warp_to_crop(picture, material.matrix), picture)
 
 
-def _regenerate(material: RecoveryPayload, model: str) -> np.ndarray:
-    from diffpriv.transforms.diffprivacy import to_pixels
+def _regenerate(material: RecoveryPayload, model: str, seed: bytes, published: np.ndarray | None) -> np.ndarray:
+    """The crop at the model's own size, by whichever of the two generative tiers the payload is."""
+    from diffpriv.transforms.diffprivacy import to_pixels, to_tensor
     from diffpriv.weights import load_pipeline, resolve_model
 
-    if material.key_e is None or material.key_i is None:
-        raise RecoveryError("The payload holds no key-I.", advice="Only tier keys can be regenerated from its keys.")
     pipeline = load_pipeline(resolve_model(model))
-    key_e = torch.from_numpy(material.key_e.copy())[None].to(pipeline.device)
-    key_i = torch.from_numpy(material.key_i)[None].to(pipeline.device)
-    return to_pixels(pipeline.recover(key_e, key_i, steps=material.inversion_steps))[0]
+
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array.copy())[None].to(pipeline.device)
+
+    if material.key_e is not None and material.key_i is not None:
+        keys = on_device(material.key_e), on_device(material.key_i)
+        return to_pixels(pipeline.recover(*keys, steps=material.inversion_steps))[0]
+    if material.key_e is None or material.embedding is None or published is None:
+        raise RecoveryError("The payload holds too little to regenerate a face.", advice="Restore the key file from a backup.")
+    size = pipeline.crop_size
+    seen = to_tensor([warp_to_crop(published, material.matrix * (size / CANONICAL_SIZE), size)], pipeline.device)
+    keys = on_device(material.key_e), on_device(material.embedding)
+    return to_pixels(pipeline.recover_in_picture(seen, *keys, [seed], scale=IMAGE_GUIDANCE))[0]
 
 
 def _describe(material: RecoveryPayload, seed: bytes, crop: np.ndarray, picture: np.ndarray | None) -> RecoveredFace:

@@ -15,10 +15,10 @@ from diffpriv.config import TransformConfig
 from diffpriv.errors import ModelError
 from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
 from diffpriv.faces.compositing import crop_to_patch, face_mask
-from diffpriv.payloads import encode_exact, encode_keys, stored_matrix
+from diffpriv.payloads import encode_exact, encode_image, encode_keys, stored_matrix
 from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
 from diffpriv.presets import Preset, load_preset
-from diffpriv.transforms.base import FaceRequest, FaceResult, fill_face, fill_patch
+from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_face, fill_patch
 from diffpriv.weights import load_pipeline, resolve_model, weights_digest
 
 MICRO_BATCH = 8
@@ -69,28 +69,29 @@ class DiffPrivacyTransform:
         crops = to_tensor(_padded(originals), self.pipeline.device)
         seeds = _padded([request.seed for request in requests])
         key = self.pipeline.create_key(crops, self.preset, noise_map=self.config.recovery == "keys")
+        with torch.no_grad():
+            target = self.pipeline.recognizer.embed_canonical(crops)
+        payloads = [self._payload(request, key, target, row) for row, request in enumerate(requests)]
         results: list[FaceResult | None] = [None] * len(requests)
         similarity = [0.0] * len(requests)
         for attempt in range(self.config.max_attempts):
             # The whole batch runs again, finished faces included: its shape, and so every face's bits, must not change.
             output = self.pipeline.protect(crops, key.key_e, seeds, self.config.task, self.preset, attempt=attempt)
             pixels = to_pixels(output.crops)
-            measured = self._similarity(pixels, crops)
+            measured = self._similarity(pixels, target)
             for row, request in enumerate(requests):
                 if results[row] is not None:
                     continue
                 similarity[row] = measured[row]
                 if self._acceptable(measured[row]):
                     patch = crop_to_patch(request.image, pixels[row], matrices[row], face_mask(size))
-                    payload = self._payload(request, key, row)
-                    if self.config.recovery == "exact":
-                        payload = encode_exact(request, patch, self.config.task)
+                    payload = self._exact(request, patch) or payloads[row]
                     results[row] = FaceResult("protected", "", attempt + 1, measured[row], patch, payload)
             if all(result is not None for result in results):
                 break
         return [
-            result if result is not None else self._fill(request, key, row, similarity[row])
-            for row, (result, request) in enumerate(zip(results, requests, strict=True))
+            result if result is not None else self._fill(request, payload, value)
+            for result, request, payload, value in zip(results, requests, payloads, similarity, strict=True)
         ]
 
     def _acceptable(self, similarity: float) -> bool:
@@ -98,28 +99,28 @@ class DiffPrivacyTransform:
             return similarity >= self.similarity_limit
         return similarity <= self.similarity_limit
 
-    def _similarity(self, pixels: np.ndarray, originals: torch.Tensor) -> list[float]:
+    def _similarity(self, pixels: np.ndarray, target: torch.Tensor) -> list[float]:
         """Cosine of each 8-bit result with its original; measured on what is written, not on the unrounded tensor."""
         with torch.no_grad():
             embedded = self.pipeline.recognizer.embed_canonical(to_tensor(list(pixels), self.pipeline.device))
-            target = self.pipeline.recognizer.embed_canonical(originals)
         return [float(value) for value in (embedded * target).sum(1)]
 
-    def _payload(self, request: FaceRequest, key: KeyOutput, row: int) -> bytes:
-        if self.config.recovery not in ("image", "keys"):
-            return b""
-        key_e = key.key_e[row].cpu().numpy()
-        key_i = None if key.key_i is None else key.key_i[row].cpu().numpy()
-        steps = 0 if key_i is None else self.preset.inversion_steps
-        return encode_keys(request, self.config.task, key_e, key_i, steps)
+    def _payload(self, request: FaceRequest, key: KeyOutput, target: torch.Tensor, row: int) -> bytes:
+        """Material of the tiers `image` and `keys`, the same whatever becomes of the face; b"" for the others."""
+        if self.config.recovery == "image":
+            return encode_image(request, self.config.task, key.key_e[row].cpu().numpy(), target[row].cpu().numpy())
+        if self.config.recovery == "keys" and key.key_i is not None:
+            arrays = key.key_e[row].cpu().numpy(), key.key_i[row].cpu().numpy()
+            return encode_keys(request, self.config.task, *arrays, self.preset.inversion_steps)
+        return b""
 
-    def _fill(self, request: FaceRequest, key: KeyOutput, row: int, similarity: float) -> FaceResult:
+    def _exact(self, request: FaceRequest, patch: Patch) -> bytes:
+        return encode_exact(request, patch, self.config.task) if self.config.recovery == "exact" else b""
+
+    def _fill(self, request: FaceRequest, payload: bytes, similarity: float) -> FaceResult:
         side = "still too like" if self.config.task == "anonymize" else "no longer like"
         reason = f"{side} the original after {self.config.max_attempts} attempts (limit {self.similarity_limit:.3f})"
-        if self.config.recovery == "exact":
-            payload = encode_exact(request, fill_patch(request), self.config.task)
-        else:
-            payload = self._payload(request, key, row)
+        payload = self._exact(request, fill_patch(request)) or payload
         return fill_face(request, reason, attempts=self.config.max_attempts, similarity=similarity, payload=payload)
 
 

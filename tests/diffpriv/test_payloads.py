@@ -13,6 +13,7 @@ from diffpriv.payloads import (
     decode_payload,
     difference_hash,
     encode_exact,
+    encode_image,
     encode_keys,
     hash_distance,
     pack_key_i,
@@ -49,7 +50,19 @@ def test_key_e_and_geometry_come_back_as_stored():
     assert material.picture_size == (400, 300)
     assert np.array_equal(material.key_e, key_e)
     assert np.array_equal(material.matrix, stored_matrix(request))
-    assert len(encode_keys(request, "hide", key_e)) <= 600
+
+
+def test_tier_image_is_small_and_comes_back():
+    request = request_at(200, 150)
+    key_e = np.random.default_rng(1).integers(-127, 128, (3, 160)).astype(np.int8)
+    embedding = keyed_normal(SEED, "embedding", (128,))
+    embedding /= np.linalg.norm(embedding)
+    payload = encode_image(request, "anonymize", key_e, embedding)
+    material = decode_payload(payload)
+    assert len(payload) < 700
+    assert material.tier == "image"
+    assert np.array_equal(material.key_e, key_e)
+    assert np.abs(material.embedding - embedding).max() <= 0.5 / 256
 
 
 @pytest.mark.parametrize(("x", "y", "scale"), [(200, 150, 1.0), (30, 30, 1.0), (380, 280, 1.0), (200, 150, 3.0), (90, 90, 0.4)])
