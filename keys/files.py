@@ -16,6 +16,8 @@ from typing import Any
 from keys.errors import MisuseError, StorageError
 
 _TEMPORARY = ".writing-"
+_PATIENCE = 60.0  # seconds to wait for a lock
+_ABANDONED = 3600.0  # seconds after which a lock on an object store is that of a process which died
 
 
 class Location:
@@ -47,8 +49,9 @@ class Location:
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """One process at a time where the filesystem can (a local one); elsewhere the caller must be the only writer."""
-        yield
+        """One process at a time. Raises: StorageError if another has held it for a minute."""
+        raise NotImplementedError
+        yield  # makes it a generator
 
     def describe(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}"
@@ -148,7 +151,7 @@ class LocalFolder(Location):
 
         self._make_folder(self.root)
         with (self.root / _checked(name)).open("a") as handle:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + _PATIENCE
             while True:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -232,6 +235,47 @@ class RemoteFolder(Location):
         except Exception as error:
             raise StorageError(f"{self.url} can't be listed: {_reason(error)}.") from error
         return sorted(path[len(self._root) + 1 :] for path in found)
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """A lock object, made only if there is none (S3: If-None-Match; other filesystems as exclusively as fsspec can).
+
+        A process that dies leaves it behind; after an hour it is taken over, before that a person may delete it.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while not self._try_lock(name):
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"another process has held {self.describe(name)} for a minute.",
+                    advice="Wait for the other run to end; if it died, delete that file.",
+                )
+            time.sleep(0.2)
+        try:
+            yield
+        finally:
+            self.delete(name)
+
+    def _try_lock(self, name: str) -> bool:
+        path = self._path(name)
+        try:
+            if "s3" not in self._fs.protocol:
+                self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._fs.pipe_file(path, str(time.time()).encode(), mode="create")
+            return True
+        except Exception as error:
+            held = self.read_if_there(name)
+            if held is None and not isinstance(error, FileExistsError):
+                raise StorageError(f"{self.describe(name)} can't be written: {_reason(error)}.") from error
+        if held is not None and time.time() - _as_time(held) > _ABANDONED:
+            self.delete(name)
+        return False
+
+
+def _as_time(data: bytes) -> float:
+    try:
+        return float(data)
+    except ValueError:
+        return time.time()
 
 
 def _reason(error: Exception) -> str:

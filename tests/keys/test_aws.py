@@ -1,6 +1,7 @@
 """S3 as key store and audit log, and AWS KMS as recipient, against a real moto server on the loopback interface."""
 
 import os
+import threading
 
 import pytest
 
@@ -99,6 +100,26 @@ def test_keys_and_audit_log_live_on_s3_as_they_do_in_a_folder(bucket, log_key, r
     store.location.write(path, data[:100] + bytes([data[100] ^ 1]) + data[101:])
     (problem,) = log.verify(key_store=store).problems
     assert "shard-000.tar" in problem
+
+
+def test_two_writers_on_s3_lose_nothing(bucket, log_key):
+    url, options = bucket
+
+    def append(name: str) -> None:
+        log = AuditLog(f"{url}/audit", log_key, **options)
+        for number in range(4):
+            log.append([run_started(NOW, f"{name}{number}", "faces", CONFIG)])
+
+    writers = [threading.Thread(target=append, args=(name,)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    log = AuditLog(f"{url}/audit", log_key, **options)
+    assert sorted(event.facts["run"] for _, event in log.events()) == sorted(
+        f"{name}{number}" for name in "ab" for number in range(4)
+    )
+    assert log.verify().problems == []
 
 
 def test_a_bucket_that_is_not_there_is_named(bucket, log_key):

@@ -18,7 +18,8 @@ from keys.sealing import seal_part
 from keys.secrets import ShardKey
 from tests.keys.helpers import CONFIG, NOW, Vault, make_faces
 
-MODULE = next((str(path) for path in Path("/usr/lib").rglob("libsofthsm2.so")), "")
+_PLACES = ("softhsm/libsofthsm2.so", "*/softhsm/libsofthsm2.so")  # Debian's, with and without the architecture
+MODULE = next((str(path) for place in _PLACES for path in Path("/usr/lib").glob(place)), "")
 pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed")
 pytestmark = [
     pytest.mark.skipif(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keys import files
 from keys.errors import MisuseError, StorageError
 from keys.files import open_location
 from keys.store import KeyStore, key_file_path
@@ -86,6 +87,23 @@ def test_a_reader_never_sees_half_a_key_file(tmp_path):
     finally:
         stop.set()
         writer.join()
+
+
+@pytest.mark.parametrize("url", ["{folder}", "memory://locks/{folder}"])
+def test_a_lock_is_held_by_one_at_a_time_and_an_abandoned_one_is_taken_over(tmp_path, url, monkeypatch):
+    monkeypatch.setattr(files, "_PATIENCE", 0.3)
+    location = open_location(url.format(folder=tmp_path / "x"))
+    with location.locked("lock"):
+        with pytest.raises(StorageError, match="another process has held"), location.locked("lock"):
+            pass
+        with location.locked("another"):
+            pass
+    with location.locked("lock"):
+        pass
+    if "memory" in url:
+        location.write("lock", b"1000.0")  # left in 1970 by a process that died
+        with location.locked("lock"):
+            pass
 
 
 def test_a_folder_that_can_not_be_written_is_named(tmp_path):
