@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,8 @@ def sanitize(
     actors: Annotated[int | None, typer.Option(min=0, help="Actors per stage; 0 lets the pools grow with the cluster.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPU share per protecting actor: 0, 1/n or a whole number.")] = None,
     config: Annotated[Path | None, typer.Option(help="job.yaml with any of these settings; options win over it.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Write the counts for Prometheus to this file (.prom).")] = None,
+    json_lines: Annotated[bool, typer.Option("--json-lines", help="Progress as JSON lines on standard error.")] = False,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Protect every face of a dataset. Running it again finishes an interrupted job and skips what is done."""
@@ -74,7 +77,11 @@ def sanitize(
         "workers": _only_given(detect_actors=actors, protect_actors=actors, protect_gpus=gpus),
     }
     job = job_from(config, _only_given(**given))
-    report = run_job(job, passphrase_file)
+    report = run_job(job, passphrase_file, json_lines=json_lines)
+    if metrics is not None:
+        from pipelines.telemetry import write_metrics
+
+        write_metrics(report, metrics)
     document = {**report.to_json(), "dst": job.dst, "keys": job.keys, "audit": job.audit}
     OUTPUT.result(document, lambda console: show_report(console, job, report))
     if not report.ok:
@@ -101,13 +108,20 @@ def job_from(config: Path | None, given: dict[str, Any]) -> "JobConfig":
     return JobConfig.from_mapping(given)
 
 
-def run_job(job: "JobConfig", passphrase_file: Path | None = None) -> "RunReport":
-    """Run it on the engine it names, with a progress bar for people. The log key in the job's settings signs the audit log."""
+def run_job(job: "JobConfig", passphrase_file: Path | None = None, *, json_lines: bool = False) -> "RunReport":
+    """Run it on the engine it names, with progress for people or machines. The log key in the job's settings signs the log."""
     from jobs.places import load_log_key
 
     log_key = load_log_key(Path(job.log_key), passphrase_file) if job.log_key else None
     if not OUTPUT.verbose:
         _quiet_engine()
+    if json_lines:
+        from pipelines.telemetry import JsonLines
+
+        lines = JsonLines(sys.stderr)
+        report = _driver(job.engine)(job, log_key=log_key, progress=lines)
+        lines.finished(report)
+        return report
     with _progress_bar() as progress:
         return _driver(job.engine)(job, log_key=log_key, progress=progress)
 

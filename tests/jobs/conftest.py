@@ -153,7 +153,8 @@ def pictures(program: Program, key_folder: Path) -> Place:
     job = program.folder / "job.yaml"
     settings = {"transform": {"transform": "fill", "recovery": "exact"}, "workers": {"detect_batch": 4}}
     job.write_text(yaml.safe_dump(settings))
-    return _sanitized(program, key_folder, "second", src, "--config", job, "--transform", "blur")
+    telemetry = ("--json-lines", "--metrics", program.folder / "second.prom")
+    return _sanitized(program, key_folder, "second", src, "--config", job, "--transform", "blur", *telemetry)
 
 
 @pytest.fixture

@@ -95,6 +95,12 @@ def test_the_command_line_wins_over_the_job_file_setting_by_setting(pictures: Pl
     assert committed["facts"]["faces_recoverable"] == 1
 
 
+def test_metrics_of_a_run_are_where_they_were_wanted(pictures: Place) -> None:
+    text = (pictures.run.folder / "second.prom").read_text()
+    assert 'diffpriv_faces{dataset="data",state="protected"} 1' in text
+    assert 'diffpriv_run_ok{dataset="data"} 1' in text
+
+
 def test_keys_list_shows_who_can_open_what(shards: Place) -> None:
     listed = shards.run("--json", "keys", "list", shards.store, shards.keys).json()
     (recipient,) = [one["fingerprint"] for one in listed["keys"] if one["kind"] == "recipient"]
