@@ -17,6 +17,8 @@ from keys.errors import StorageError
 from keys.files import LocalFolder, Location, RemoteFolder, open_location
 
 CHUNK = 1 << 20
+# Where stores' clients define exceptions that are no OSError: no connection, no credentials, no such bucket.
+_CLOUD_MODULES = frozenset({"botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs", "requests"})
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Folder:
         if self._local is not None:
             shutil.rmtree(path, ignore_errors=True)
         else:
-            with contextlib.suppress(FileNotFoundError), _storage_errors(self, name, "deleted"):
+            with _storage_errors(self, name, "deleted"), contextlib.suppress(FileNotFoundError):
                 self._fs.rm(path, recursive=True)
 
     def names(self, prefix: str = "") -> list[str]:
@@ -166,6 +168,10 @@ def _storage_errors(folder: Folder, name: str, verb: str) -> Iterator[None]:
         raise StorageError(f"{folder.describe(name)} does not exist.") from error
     except OSError as error:
         raise StorageError(f"{folder.describe(name)} can't be {verb}: {error.strerror or error}.") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _CLOUD_MODULES:
+            raise
+        raise StorageError(f"{folder.describe(name)} can't be {verb}: {type(error).__name__}.") from error
 
 
 def make_folder_durably(folder: Path) -> None:

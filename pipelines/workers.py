@@ -52,7 +52,7 @@ def read_shard(settings: WorkerSettings, shard: Shard) -> Iterator[list[Sample |
     """The shard's samples in small blocks; the last block ends with its ShardEnd."""
     block: list[Sample | QuarantinedSample | ShardEnd] = []
     size = 0
-    for record in shard_format(shard.format).read(Folder(settings.source_url), shard):
+    for record in _all_records(Folder(settings.source_url), shard):
         if isinstance(record, Sample) and (record.shard, record.index) in settings.poison:
             record = QuarantinedSample(record.shard, record.index, record.key, POISON)  # noqa: PLW2901
         block.append(record)
@@ -62,6 +62,17 @@ def read_shard(settings: WorkerSettings, shard: Shard) -> Iterator[list[Sample |
             block, size = [], 0
     if block:
         yield block
+
+
+def _all_records(source: Folder, shard: Shard) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
+    """What the format reads; whatever hostile bytes make a library raise is the shard's problem, never the job's."""
+    samples = 0
+    try:
+        for record in shard_format(shard.format).read(source, shard):
+            samples += not isinstance(record, ShardEnd)
+            yield record
+    except Exception as error:
+        yield ShardEnd(shard.name, samples, f"its reader failed ({type(error).__name__}).")
 
 
 class DetectWorker:
