@@ -17,7 +17,7 @@ from keys.errors import MisuseError, StorageError
 
 _TEMPORARY = ".writing-"
 _PATIENCE = 60.0  # seconds to wait for a lock
-_ABANDONED = 3600.0  # seconds after which a lock on an object store is that of a process which died
+_ABANDONED = 3600.0  # seconds after which a temporary file, or a lock on an object store, is that of a process which died
 
 
 class Location:
@@ -46,6 +46,10 @@ class Location:
     def names(self, prefix: str = "") -> list[str]:
         """Sorted names of all files at any depth below the folder `prefix`."""
         raise NotImplementedError
+
+    def abandoned(self) -> list[str]:
+        """Half-written files that a process which died left behind more than an hour ago; `names` does not list them."""
+        return []
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
@@ -143,6 +147,14 @@ class LocalFolder(Location):
         for folder, _, files in os.walk(self.root / _checked(prefix) if prefix else self.root):
             relative = Path(folder).relative_to(self.root)
             found += [(relative / file).as_posix() for file in files if not file.startswith(_TEMPORARY)]
+        return sorted(found)
+
+    def abandoned(self) -> list[str]:
+        found = []
+        for path in self.root.rglob(f"{_TEMPORARY}*"):
+            with contextlib.suppress(FileNotFoundError):  # a living process just renamed it
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    found.append(path.relative_to(self.root).as_posix())
         return sorted(found)
 
     @contextlib.contextmanager

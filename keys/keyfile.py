@@ -110,6 +110,8 @@ class KeyFile:
             table = file.read()
             if header["format"] != _FORMAT or header["version"] != 1:
                 raise ValueError("not a key file of version 1")
+            if not all(isinstance(header[name], str) for name in ("dataset", "shard", "config_digest")):
+                raise ValueError("its header names no dataset, shard and configuration")
             context = ShardContext(header["dataset"], header["shard"], header["config_digest"])
             recipients = [(str(fingerprint), str(kind)) for fingerprint, kind in header["recipients"]]
             parts = [_parse_part(part, len(recipients)) for part in header["parts"]]
@@ -118,7 +120,7 @@ class KeyFile:
             if header["faces"] != table.num_rows:
                 raise ValueError(f"it has {table.num_rows} rows where its header says {header['faces']}")
             _check_rows(table, len(parts))
-        except (ValueError, KeyError, TypeError, OSError, pyarrow.ArrowException) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, pyarrow.ArrowException) as error:
             raise KeyFileError(f"{where} is damaged: {_first_line(error)}.") from error
         if (dataset is not None and context.dataset != dataset) or (shard is not None and context.shard != shard):
             raise KeyFileError(

@@ -107,7 +107,12 @@ def _key_files(log: AuditLog, store: KeyStore, faces: Sequence[FaceRef]) -> dict
             continue
         data = store.get(*shard)
         expected = current_key_file(log, *shard)
-        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+        if expected is None:
+            raise KeyFileError(
+                f"the key file of {face.shard} of dataset {face.dataset} is in no entry of the audit log.",
+                advice="Give the key store and the audit log of the same runs.",
+            )
+        if hashlib.sha256(data).hexdigest() != expected:
             # Parsing first gives the more telling message where the file is damaged or swapped.
             KeyFile.parse(data, dataset=face.dataset, shard=face.shard)
             raise KeyFileError(

@@ -72,6 +72,8 @@ def shred(store: KeyStore, log: AuditLog, selections: Sequence[Selection], *, sc
         raise MisuseError("shredding is logged, and the log's signing key was not given.")
     rewriter = KeyFileRewriter(store, log)
     targets = _targets(store, rewriter, selections)
+    for name in store.location.abandoned():
+        store.location.delete(name)  # a process that was killed while writing may have left a copy of what is to go
     report, proven = ShredReport(), []
     for (dataset, shard), chosen in sorted(targets.items()):
         file = rewriter.read(dataset, shard)

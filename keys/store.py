@@ -73,9 +73,9 @@ class KeyStore:
         return sorted(found)
 
     def strangers(self) -> Sequence[str]:
-        """Files in the store that no key file's name explains; `audit verify` names them."""
+        """Files that no key file's name explains, half-written ones of dead processes too; `audit verify` names them."""
         known = {key_file_path(dataset, shard) for dataset, shard in self.list()}
-        return [name for name in self.location.names() if name not in known]
+        return [name for name in self.location.names() if name not in known] + self.location.abandoned()
 
     def delete(self, dataset: str, shard: str) -> bool:
         """Remove a half-made key file. To destroy keys on purpose use keys.shredding, which logs it and leaves the date."""

@@ -269,6 +269,16 @@ def test_a_key_file_that_is_not_the_logged_one_is_not_opened(case, people, log, 
         release_faces(case, log, store, recipient_key, NOW + 100)
 
 
+def test_a_key_file_that_this_log_never_heard_of_is_not_opened(case, people, log, store, recipient_key):
+    store.put(
+        "faces", "shard-000.tar", build_key_file(CONTEXT, [seal_part(CONTEXT, [recipient_key.recipient], make_faces(3, 2))])
+    )
+    approve(case, people, 0, 1)
+    with pytest.raises(KeyFileError, match="in no entry of the audit log"):
+        release_faces(case, log, store, recipient_key, NOW + 100)
+    assert kinds(log, case)[-1] == "recovery failed"
+
+
 def test_a_record_that_does_not_open_uses_the_case_up_and_says_so(people, log, store, recipient_key):
     part = seal_part(CONTEXT, [recipient_key.recipient], make_faces(2, 2))
     broken = replace(part, records=(*part.records[:3], part.records[3][:-1] + bytes([part.records[3][-1] ^ 1])))

@@ -1,5 +1,7 @@
 """Shredding: gone for good, provable without names, and harmless to repeat."""
 
+import os
+
 import pytest
 
 from keys.errors import AuditError, KeyFileError, MisuseError, ShreddedError, UnknownFaceError
@@ -99,6 +101,17 @@ def test_the_log_proves_the_shredding_without_naming_anybody(vault, tmp_path):
     assert read_receipt(report.receipt, vault.log.verifier) == body
     with pytest.raises(AuditError, match="altered"):
         check_receipt(report.receipt.replace(b"img00004", b"img00005"), vault.log)
+
+
+def test_a_half_written_copy_that_a_dead_process_left_is_named_and_goes_too(vault):
+    left = vault.root / "keys" / "faces" / ".writing-0123"
+    left.write_bytes(vault.store.get("faces", "shard-001.tar"))
+    assert verify(vault) == []  # it may be a living process's
+    os.utime(left, (1, 1))
+    (problem,) = verify(vault)
+    assert ".writing-0123" in problem
+    shred(vault.store, vault.log, [Selection("faces", "shard-001.tar", "img00003")], scope="sample", now=LATER)
+    assert not left.exists()
 
 
 def test_a_restored_backup_is_found(vault):
