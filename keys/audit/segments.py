@@ -23,6 +23,9 @@ from keys.store import encode_name
 
 _FORMAT = "diffpriv audit segment"
 _SUFFIX = ".jsonl"
+# Workers don't hold the log's key. Were they to log approvals, shreddings or rotations, an object store's admin could justify
+# anything by writing a segment.
+KINDS_OF_WORKERS = frozenset({"run started", "shard committed", "sample quarantined", "run finished"})
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class AuditSegments:
 
 
 def encode_segment(segment_id: str, events: Sequence[AuditEvent]) -> bytes:
+    if not {event.kind for event in events} <= KINDS_OF_WORKERS:
+        raise ValueError("a segment holds what workers may log, and nothing about recoveries or key files")
     body = b"".join(event.encode() + b"\n" for event in events)
     head = {
         "format": _FORMAT,
@@ -94,5 +99,7 @@ def decode_segment(data: bytes, segment_id: str) -> Segment:
     if len(entries) != stated[1]:
         raise AuditError(f"{where} has {len(entries)} events where its first line says {stated[1]}.")
     segment = Segment(segment_id, hashlib.sha256(data).hexdigest(), entries)
-    segment.events()  # nothing enters the log that a reader could not decode
+    for event in segment.events():  # nothing enters the log that a reader could not decode
+        if event.kind not in KINDS_OF_WORKERS:
+            raise AuditError(f"{where} holds a {event.kind!r} event, which no worker may log; it was forged.")
     return segment

@@ -1,5 +1,6 @@
 """The audit log in its folder: appending, crashing, integrating, and being read by others."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from keys.audit.merkle import leaf_hash, range_hash, root_of
 from keys.audit.tiles import TileReader, tile_path, tiles_of
 from keys.context import ShardContext
 from keys.errors import AuditError, MisuseError
+from keys.lockbox import canonical_json
 from tests.keys.helpers import CONFIG, NOW
 
 
@@ -204,6 +206,25 @@ def test_a_segment_that_is_not_the_one_of_the_commit_record_is_refused(log):
     log.segments.put("a", [run_started(NOW, "forged", "faces", CONFIG)])
     with pytest.raises(AuditError, match="segment a is not the one its commit record names"):
         log.integrate(expected={"a": digest})
+    assert log.checkpoint().size == 0
+
+
+def test_a_worker_can_not_log_what_only_the_sequencer_may(log):
+    facts = {"case": "ca" * 32, "custodian": "x", "denial": {}}
+    forged = AuditEvent("recovery denied", NOW, facts)
+    with pytest.raises(ValueError, match="what workers may log"):
+        log.segments.put("a", [forged])
+    body = forged.encode() + b"\n"
+    head = {
+        "format": "diffpriv audit segment",
+        "version": 1,
+        "segment": "a",
+        "events": 1,
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
+    log.segments.location.write("a.jsonl", canonical_json(head) + b"\n" + body)
+    with pytest.raises(AuditError, match="no worker may log"):
+        log.integrate()
     assert log.checkpoint().size == 0
 
 
