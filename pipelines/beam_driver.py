@@ -10,23 +10,31 @@ The only file that imports Beam.
 """
 
 import contextlib
+import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from keys.audit.checkpoint import NoteKey
-from keys.errors import DiffPrivError, StorageError
+from keys.audit.events import AuditEvent
+from keys.audit.ledger import Ledger
+from keys.audit.log import AuditLog
+from keys.errors import DiffPrivError, KeyFileError, StorageError
+from keys.keyfile import KeyFile
 from keys.sources import RandomKeySource
-from keys.store import encode_name
+from keys.store import KeyStore, encode_name
 from pipelines.assemble import ShardJob, assemble_shard
+from pipelines.audit_join import AuditSide, Finding, KeySide, OutputSide, join_shard
 from pipelines.config import JobConfig
 from pipelines.errors import JobError, ShardError
-from pipelines.formats import Shard
+from pipelines.formats import Shard, data_digest
 from pipelines.job import Job, Progress, open_job
+from pipelines.published import records
 from pipelines.report import RunReport
 from pipelines.samples import DetectedSample, QuarantinedSample, Sample, ShardEnd
 from pipelines.staging import STAGING, SampleResult
@@ -61,6 +69,69 @@ def run(
         if progress is not None:
             progress(job.progress())
         return report
+
+
+def audit_join(dst: str, keys: str | None, log: AuditLog, *, options: Iterable[str] = DEFAULT_OPTIONS) -> list[Finding]:
+    """Join outputs, key files and audit log of one DST; an empty list means that all three fit together.
+
+    Key files of other datasets in the same store are left alone. The log's own integrity is `AuditLog.verify`'s business.
+    """
+    datasets = {record["dataset"] for record in records(dst)}
+    store = KeyStore(keys) if keys else None
+    key_files = [one for one in store.list() if one[0] in datasets] if store else []
+    with tempfile.TemporaryDirectory() as folder:
+        place = f"{folder}/findings"
+        with beam.Pipeline(options=PipelineOptions([*options])) as pipeline:
+            sides = {
+                "outputs": pipeline | "outputs" >> beam.Create(list(records(dst))) | "measure" >> beam.Map(_output_side, dst),
+                "keys": pipeline | "key files" >> beam.Create(key_files) | "parse" >> beam.Map(_key_side, keys),
+                "audits": pipeline | "audit" >> beam.Create([one for one in _audit_sides(log) if one[0][0] in datasets]),
+            }
+            _ = (
+                sides
+                | "join" >> beam.CoGroupByKey()
+                | "compare" >> beam.FlatMap(_compare)
+                | "as text" >> beam.Map(lambda finding: json.dumps(astuple(finding)))
+                | "write" >> beam.io.WriteToText(place, shard_name_template="")
+            )
+        with open(place, encoding="utf-8") as lines:
+            return sorted(Finding(*json.loads(line)) for line in lines)
+
+
+def _compare(joined: tuple[tuple[str, str], dict[str, Iterable[Any]]]) -> list[Finding]:
+    shard, sides = joined
+    return join_shard(shard, list(sides["outputs"]), list(sides["keys"]), list(sides["audits"]))
+
+
+def _output_side(record: dict[str, Any], dst: str) -> tuple[tuple[str, str], OutputSide]:
+    folder = Folder(dst)
+    digest = data_digest(record["format"], [(name, folder.sha256(name)) for name, _, _ in record["files"]])
+    faces = tuple((sample, index) for sample, index, _, _, recoverable in record["faces"] if recoverable)
+    return (record["dataset"], record["shard"]), OutputSide(digest, faces, record["key_file"] is not None)
+
+
+def _key_side(shard: tuple[str, str], keys: str) -> tuple[tuple[str, str], KeySide]:
+    data = KeyStore(keys).get(*shard)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        return shard, KeySide(digest, tuple(KeyFile.parse(data, dataset=shard[0], shard=shard[1]).faces()))
+    except KeyFileError as error:
+        return shard, KeySide(digest, (), str(error))
+
+
+def _audit_sides(log: AuditLog) -> list[tuple[tuple[str, str], AuditSide]]:
+    """One pass over the log; a shard that was redone counts by its last commit, its key file by the last change."""
+    ledger = Ledger()
+    runs: dict[tuple[str, str], list[str]] = {}
+    for index, entry in log.entries():
+        ledger.take(index, entry)
+        if entry.endswith(b'"kind":"shard committed"}'):
+            facts = AuditEvent.decode(entry, where=f"entry {index}").facts
+            runs.setdefault((facts["dataset"], facts["shard"]), []).append(facts["run"])
+    return [
+        (shard, AuditSide(state.data_sha256, state.key_file.hex() if state.key_file else None, tuple(runs[shard])))
+        for shard, state in ledger.shards.items()
+    ]
 
 
 def _build(pipeline: beam.Pipeline, job: Job, key_source: KeySourceFactory) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from keys.audit.log import AuditLog
+from keys.context import ShardContext
 from keys.errors import StorageError
+from keys.keyfile import build_key_file
 from keys.store import KeyStore
 from pipelines.config import JobConfig
 from pipelines.published import measure
@@ -51,3 +53,32 @@ def test_a_store_that_refuses_ends_a_beam_job_with_its_own_words(
     Path(config.keys or "").unlink()
     report = beam_driver.run(config, key_source=derived)
     assert (report.ok, report.rolled_forward) == (True, 1)
+
+
+def test_the_audit_join_names_what_is_missing_orphaned_doubled_and_altered(
+    tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring
+) -> None:
+    shards = {f"{name}.tar": small_shards()["shard-000.tar"] for name in "abcdef"}
+    config = config_for(write_shards(tmp_path / "src", shards), engine="beam")
+    beam_driver.run(config, key_source=derived, log_key=keyring.log_key)
+    log, store, dst = AuditLog(config.audit, keyring.log_key), KeyStore(config.keys or ""), Path(config.dst)
+    assert beam_driver.audit_join(config.dst, config.keys, log) == []
+
+    store.delete("faces", "a.tar")
+    store.put("faces", "b.tar", build_key_file(ShardContext("faces", "b.tar", config.digest()), []))
+    (dst / "c.tar").write_bytes((dst / "c.tar").read_bytes().replace(b"label", b"lapel"))
+    (dst / "_diffpriv/commits/d.tar.json").unlink()
+    store.put("faces", "e.tar", b"no key file")
+    (event,) = (e for _, e in log.events() if e.kind == "shard committed" and e.facts["shard"] == "f.tar")
+    log.append([event])
+    found = beam_driver.audit_join(config.dst, config.keys, log)
+    assert {(one.shard, one.kind, one.what) for one in found} == {
+        ("a.tar", "missing", "key file"),
+        ("b.tar", "altered", "key file"),
+        ("b.tar", "missing", "key record"),
+        ("c.tar", "altered", "output"),
+        ("d.tar", "orphaned", "key file"),
+        ("d.tar", "orphaned", "audit entry"),
+        ("e.tar", "altered", "key file"),
+        ("f.tar", "doubled", "audit entry"),
+    }
