@@ -15,6 +15,7 @@ and so are float pixels.
 Same bytes in and same pixels in, same bytes out, with one version of Pillow.
 """
 
+import contextlib
 import io
 import re
 import warnings
@@ -38,6 +39,7 @@ PICTURE_EXTENSIONS = frozenset(
     for name in names.split()
 )
 ORIENTATION_TAG = 0x0112
+_JPEG_START = b"\xff\xd8\xff"
 WEBP_QUALITIES = (95, 90, 85, 80, 75)
 WEBP_GROWTH = 1.1
 
@@ -82,6 +84,7 @@ class DecodedPicture:
     _format: str
     _orientation: int
     _save: dict[str, Any] = field(repr=False)
+    _hidden: tuple[bytes, ...] = field(repr=False)  # metadata blocks in which thumbnails lie
 
 
 def sniff_format(head: bytes) -> str | None:
@@ -126,11 +129,12 @@ def decode(data: bytes, limits: PictureLimits = PictureLimits()) -> DecodedPictu
         _check_size(image, limits)
         orientation = _orientation(image)
         save = _save_options(image, data)
+        hidden = _metadata_blocks(image)
         native = _native(image)
         pixels = np.ascontiguousarray(_turn(_as_rgb(native), orientation))
         pixels.flags.writeable = False
         image_format = "JPEG" if image.format == "MPO" else str(image.format)
-        return DecodedPicture(pixels, frames, data, native, image_format, orientation, save)
+        return DecodedPicture(pixels, frames, data, native, image_format, orientation, save, hidden)
 
 
 def later_frames(picture: DecodedPicture) -> Iterator[np.ndarray]:
@@ -144,6 +148,25 @@ def later_frames(picture: DecodedPicture) -> Iterator[np.ndarray]:
         for number in range(1, picture.frames):
             image.seek(number)
             yield np.ascontiguousarray(_turn(_as_rgb(_native(image)), picture._orientation))
+
+
+def thumbnails(picture: DecodedPicture) -> Iterator[np.ndarray]:
+    """JPEG thumbnails and previews inside the metadata, (height, width, 3) uint8 RGB: what a crop cut away may live on in them.
+
+    What no decoder can open cannot be looked at by anyone and is passed over.
+    """
+    for block in picture._hidden:
+        start = block.find(_JPEG_START)
+        while start >= 0:
+            with contextlib.suppress(BadImageError):
+                yield decode(block[start:]).pixels
+            start = block.find(_JPEG_START, start + 1)
+
+
+def _metadata_blocks(image: Image.Image) -> tuple[bytes, ...]:
+    photoshop = image.info.get("photoshop")
+    blocks = [image.info.get("exif"), *(photoshop.values() if isinstance(photoshop, dict) else ())]
+    return tuple(block for block in blocks if isinstance(block, bytes) and _JPEG_START in block)
 
 
 def encode(picture: DecodedPicture, pixels: np.ndarray) -> bytes:

@@ -71,6 +71,7 @@ class Job:
         self.samples_done = self.faces_done = 0
         self._started = time.monotonic()
         self._begun = False
+        self._audit_waits = False
 
     @property
     def keeps_keys(self) -> bool:
@@ -125,16 +126,18 @@ class Job:
         """
         report = self.report
         report.add_records(record for _, record in sorted(self.records.items()))
+        report.audit = "integrated" if self._log is not None else "waiting"
         if not report.nothing_to_do:
             self.begin()
-            self._integrate([segment_id(self.config.dataset, shard) for shard in self.records])
+            self._integrate(
+                [*self._waiting_run_segments(), *(segment_id(self.config.dataset, shard) for shard in self.records)]
+            )
             counts = {name.replace("samples_", "records_"): value for name, value in report.counts.items()}
             facts = {**counts, "shards": report.shards, "shards_failed": len(report.shards_failed)}
             self._put_run_segment("2-finished", run_finished(int(time.time()), self.run_id, self.config.dataset, **facts))
             state = "finished" if report.ok else "failed"
-            self._write_state(_RUN, {"run": self.run_id, "state": state, "failed": report.shards_failed})
+            self._write_state(_RUN, {"run": self.run_id, "state": state, "audit": report.audit, "failed": report.shards_failed})
             self.target.remove_tree(STAGING)
-        report.audit = "integrated" if self._log is not None else "waiting"
         report.seconds = time.monotonic() - self._started
         report.check()
         return report
@@ -164,7 +167,9 @@ class Job:
                 self.pending.append(shard)
         self.report.shards_done_before = len(self.records)
         self.report.rolled_forward = rolled
-        finished = (self._read_state(_RUN) or {}).get("state") == "finished"
+        last = self._read_state(_RUN) or {}
+        self._audit_waits = last.get("audit") == "waiting"
+        finished = last.get("state") == "finished" and not (self._audit_waits and self._log is not None)
         self.report.nothing_to_do = finished and not self.pending and not rolled
 
     def _check_state(self) -> None:
@@ -238,6 +243,13 @@ class Job:
             return
         expected = {record["segment"]["id"]: record["segment"]["sha256"] for record in self.records.values()}
         self._log.integrate(self.segments, ids, {name: expected[name] for name in ids if name in expected})
+
+    def _waiting_run_segments(self) -> list[str]:
+        """Segments of earlier runs on this dataset that had no log key."""
+        if self._log is None or not self._audit_waits:
+            return []
+        runs = [name for name in self.segments.list() if name.startswith("run/")]
+        return [n for n in runs if any(e.facts["dataset"] == self.config.dataset for e in self.segments.get(n).events())]
 
     def _read_state(self, name: str) -> dict[str, Any] | None:
         written = self.target.small.read_if_there(name)

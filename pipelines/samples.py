@@ -88,7 +88,8 @@ class PictureFaces:
 
     Attributes:
         faces: of the first frame, in the detector's order.
-        first_frame_only: later frames of an animation hold faces, so only the first may be published.
+        first_frame_only: later frames of an animation, or a thumbnail in the metadata, hold faces, so only the first frame may
+            be published, written anew.
     """
 
     picture: Picture

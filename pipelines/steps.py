@@ -4,6 +4,7 @@ A sample in which anything cannot be looked at goes to quarantine as a whole; a 
 Nothing is passed on because something failed.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,7 +19,7 @@ from keys.context import ShardContext
 from keys.sealing import FaceSecret
 from keys.sources import KeySource
 from pipelines.errors import BadImageError
-from pipelines.images import DecodedPicture, PictureLimits, decode, encode, later_frames
+from pipelines.images import DecodedPicture, PictureLimits, decode, encode, later_frames, thumbnails
 from pipelines.samples import (
     DetectedSample,
     FaceOutcome,
@@ -65,7 +66,9 @@ def _look_at(picture: Picture, detector: Detector, limits: PictureLimits) -> Pic
         decoded = decode(picture.data, limits)
         faces = tuple(_detect_one(detector, decoded.pixels))
         # An animation whose later frames show nobody keeps its bytes; one that does is cut to its (protected) first frame.
-        later = any(_detect_one(detector, frame) for frame in later_frames(decoded)) if decoded.frames > 1 else False
+        # So does a picture whose thumbnail shows somebody who was cropped away: re-encoded, it loses both.
+        hidden = itertools.chain(later_frames(decoded), thumbnails(decoded))
+        later = any(_detect_one(detector, frame) for frame in hidden)
     except BadImageError as error:
         raise _Unusable(f"{picture.field or 'picture'}: {error}") from None
     except DetectorError as error:

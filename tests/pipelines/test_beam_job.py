@@ -43,7 +43,7 @@ def test_beam_gives_the_bytes_that_ray_gives(
 
 
 def test_a_store_that_refuses_ends_a_beam_job_with_its_own_words(
-    tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any
+    tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring
 ) -> None:
     config = config_for(write_shards(tmp_path / "src", {"a.tar": small_shards()["shard-000.tar"]}))
     Path(config.keys or "").parent.mkdir()
@@ -53,6 +53,14 @@ def test_a_store_that_refuses_ends_a_beam_job_with_its_own_words(
     Path(config.keys or "").unlink()
     report = beam_driver.run(config, key_source=derived)
     assert (report.ok, report.rolled_forward) == (True, 1)
+    assert report.audit == "waiting"
+
+    # The segments wait for the log's key; the first run that has it signs them in, and the next has nothing to do.
+    signed = beam_driver.run(config, key_source=derived, log_key=keyring.log_key)
+    assert (signed.audit, signed.nothing_to_do, signed.shards_done) == ("integrated", False, 0)
+    kinds = [event.kind for _, event in AuditLog(config.audit, keyring.log_key).events()]
+    assert (kinds.count("run started"), kinds.count("shard committed")) == (3, 1)
+    assert beam_driver.run(config, key_source=derived, log_key=keyring.log_key).nothing_to_do
 
 
 def test_the_audit_join_names_what_is_missing_orphaned_doubled_and_altered(

@@ -129,3 +129,21 @@ def test_an_animation_with_a_face_in_a_later_frame_is_cut_to_its_first(detector:
     shown = decode(results[1].changed[0].data)
     assert shown.frames == 1
     assert np.array_equal(shown.pixels, nobody)
+
+
+def test_a_thumbnail_that_shows_who_was_cropped_away_is_dropped_and_others_stay(
+    detector: Any, derived: Callable[[], Any]
+) -> None:
+    def with_thumbnail(thumbnail: np.ndarray) -> bytes:
+        exif = Image.Exif()
+        exif[0x010F] = "a camera"
+        return encoded(coffee(), "JPEG", exif=exif.tobytes() + encoded(thumbnail, "JPEG"))
+
+    telling, harmless = with_thumbnail(astronaut(160)), with_thumbnail(coffee(160))
+    found = detect([one(0, harmless), one(1, telling)], detector, LIMITS)
+    results, secrets = protect(found, load_transform(TransformConfig("fill", recovery="exact")), derived(), CONTEXT)  # type: ignore[arg-type]
+    assert results[0].changed == ()  # type: ignore[union-attr]
+    new = results[1].changed[0].data  # type: ignore[union-attr]
+    assert new.count(b"\xff\xd8\xff") == 1
+    assert np.abs(decode(new).pixels.astype(int) - decode(telling).pixels).mean() < 1
+    assert secrets == []
