@@ -220,3 +220,10 @@ def test_formats_are_told_by_their_first_bytes() -> None:
         assert sniff_format(encoded(astronaut(32), format)[:16]) == format
     assert sniff_format(b"BMW is a car, not a bitmap") is None
     assert sniff_format(b"") is None
+
+
+def test_a_long_strip_is_a_picture() -> None:
+    data = encoded(np.zeros((20_000, 12, 3), np.uint8), "PNG")
+    picture = decode(data)
+    assert picture.pixels.shape == (20_000, 12, 3)
+    assert np.array_equal(decode(encode(picture, picture.pixels)).pixels, picture.pixels)
