@@ -151,7 +151,7 @@ def test_a_record_of_another_dataset_is_refused_and_logged(shards: Place, pictur
 
 def test_pictures_of_another_dataset_are_refused_and_logged(shards: Place, pictures: Place) -> None:
     request = _approved(shards, "other-data", *FACE)
-    error = shards.recover(request, expect=1, data=pictures.dst).json()["error"]
+    error = shards.recover(request, expect=2, data=pictures.dst).json()["error"]
     assert "has no face 0 of sample 000/face" in error["message"]
     assert shards.reasons("recovery failed")[-1] == "MisuseError"
 
