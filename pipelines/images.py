@@ -137,6 +137,13 @@ def decode(data: bytes, limits: PictureLimits = PictureLimits()) -> DecodedPictu
         return DecodedPicture(pixels, frames, data, native, image_format, orientation, save, hidden)
 
 
+def count_pixels(data: bytes) -> int:
+    """Width × height from the header, nothing decoded. Raises: BadImageError."""
+    with _refusing("the picture cannot be read"):
+        width, height = _open(data, PictureLimits()).size
+        return width * height
+
+
 def later_frames(picture: DecodedPicture) -> Iterator[np.ndarray]:
     """Frames after the first, each (height, width, 3) uint8 RGB, upright by the first frame's orientation.
 

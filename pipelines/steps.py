@@ -19,7 +19,7 @@ from keys.context import ShardContext
 from keys.sealing import FaceSecret
 from keys.sources import KeySource
 from pipelines.errors import BadImageError
-from pipelines.images import DecodedPicture, PictureLimits, decode, encode, later_frames, thumbnails
+from pipelines.images import DecodedPicture, PictureLimits, count_pixels, decode, encode, later_frames, thumbnails
 from pipelines.samples import (
     DetectedSample,
     FaceOutcome,
@@ -113,16 +113,16 @@ def protect(
 
 
 def _bounded(samples: Sequence[DetectedSample]) -> Iterator[list[DetectedSample]]:
-    """Runs of samples whose encoded pictures are small enough to be open together; a result never depends on the cut."""
+    """Runs of samples whose pictures may be open together; a result never depends on the cut."""
     group: list[DetectedSample] = []
     size = 0
     for sample in samples:
-        bytes_here = sum(len(found.picture.data) for found in sample.found)
-        if group and size + bytes_here > PIXELS_AT_ONCE // 8:  # photos take a byte or less per 8 pixels of this bound
+        pixels = sum(count_pixels(found.picture.data) for found in sample.found)
+        if group and size + pixels > PIXELS_AT_ONCE:
             yield group
             group, size = [], 0
         group.append(sample)
-        size += bytes_here
+        size += pixels
     if group:
         yield group
 
