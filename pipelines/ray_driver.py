@@ -359,7 +359,13 @@ def _cluster(config: JobConfig) -> Iterator[None]:
         size: dict[str, Any] = {}
         if local:
             size = {"num_cpus": max(SMALLEST_CLUSTER, os.cpu_count() or 1), "include_dashboard": False}
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **size)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **size)
+        except Exception as error:  # it has no class of its own: timeouts, ports, an address that does not answer
+            raise JobError(
+                f"Ray could not be started: {type(error).__name__}: {str(error).strip()[:300]}",
+                advice="A machine under heavy load may be too slow for it; run the job again.",
+            ) from error
     try:
         _check_resources(config)
         context = ray.data.DataContext.get_current()
