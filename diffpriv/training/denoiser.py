@@ -12,6 +12,7 @@ in the photo.
 
 import argparse
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def train(crops_path: Path, autoencoder_path: Path, out: Path, minutes: float, c
         weight = (config.outside_weight + (1 - config.outside_weight) * mask) * valid_rows.clamp(min=0.05)
         warm = min(1.0, (step + 1) / config.warmup_steps)
         progress = min(1.0, spent / budget)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
+        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         with torch.autocast(device, dtype=torch.bfloat16):
             tokens = msi.stage_tokens(msi(clean).features + rounding)
             tokens = tokens[torch.arange(config.batch, device=device), stage_of(timestep)]

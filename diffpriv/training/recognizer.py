@@ -8,6 +8,7 @@ recoloured, blurred and re-sampled at random, since the recogniser also judges s
 
 import argparse
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def train(crops_path: Path, teacher_path: Path, out: Path, minutes: float, confi
         goal = teacher[rows].to(device)
         progress = min(1.0, spent / budget)
         warm = min(1.0, (step + 1) / config.warmup_steps)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * progress)))
+        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
         with torch.autocast(device, dtype=torch.bfloat16):
             embedded = model(augmented(crops, generator))
         embedded = embedded.float()

@@ -2,8 +2,8 @@
 
 Faces run in micro-batches of one fixed size (the last one padded), because kernels may sum in another order for another
 batch shape: so a face's bytes depend on nothing but its picture, its seed, the settings and the kind of device.
-Every result is checked by a recogniser; a face over the limit is tried again with another draw and a stronger push, and filled
-when no attempt is left.
+Every result is checked as it will stand in the picture; a face that is over the limit, or that a detector no longer finds, is
+tried again with another draw and a stronger push. One that stays over the limit is filled.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,15 @@ import numpy as np
 import torch
 
 from diffpriv.config import TransformConfig
+from diffpriv.detectors import load_detector
 from diffpriv.errors import ModelError
 from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
-from diffpriv.faces.compositing import crop_to_patch, face_mask
+from diffpriv.faces.seam import blend_face
 from diffpriv.payloads import encode_exact, encode_image, encode_keys, stored_matrix
 from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
 from diffpriv.presets import Preset, load_preset
 from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_face, fill_patch
+from diffpriv.transforms.output_check import OutputCheck
 from diffpriv.weights import load_pipeline, resolve_model, weights_digest
 
 MICRO_BATCH = 8
@@ -38,6 +40,7 @@ class DiffPrivacyTransform:
         self.preset: Preset = load_preset(config.preset, config.task)
         self._digest = digest
         self.similarity_limit = self._resolve_limit()
+        self.check = OutputCheck(pipeline.recognizer, load_detector("centerface"), MICRO_BATCH)
 
     @property
     def identity(self) -> str:
@@ -62,9 +65,9 @@ class DiffPrivacyTransform:
         return results
 
     def _protect_batch(self, requests: Sequence[FaceRequest]) -> list[FaceResult]:
-        matrices = [stored_matrix(request) for request in requests]
         size = self.pipeline.crop_size
-        matrices = [matrix * (size / CANONICAL_SIZE) for matrix in matrices]
+        canonical = [stored_matrix(request) for request in requests]
+        matrices = [matrix * (size / CANONICAL_SIZE) for matrix in canonical]
         originals = [warp_to_crop(request.image, matrix, size) for request, matrix in zip(requests, matrices, strict=True)]
         crops = to_tensor(_padded(originals), self.pipeline.device)
         seeds = _padded([request.seed for request in requests])
@@ -72,38 +75,35 @@ class DiffPrivacyTransform:
         with torch.no_grad():
             target = self.pipeline.recognizer.embed_canonical(crops)
         payloads = [self._payload(request, key, target, row) for row, request in enumerate(requests)]
-        results: list[FaceResult | None] = [None] * len(requests)
+        best: list[FaceResult | None] = [None] * len(requests)
+        settled = [False] * len(requests)
         similarity = [0.0] * len(requests)
         for attempt in range(self.config.max_attempts):
-            # The whole batch runs again, finished faces included: its shape, and so every face's bits, must not change.
+            # The whole batch runs again, settled faces included: its shape, and so every face's bits, must not change.
             output = self.pipeline.protect(crops, key.key_e, seeds, self.config.task, self.preset, attempt=attempt)
-            pixels = to_pixels(output.crops)
-            measured = self._similarity(pixels, target)
-            for row, request in enumerate(requests):
-                if results[row] is not None:
+            faces = zip(requests, to_pixels(output.crops), matrices, strict=False)
+            patches = [blend_face(request.image, pixels, matrix, request.seed) for request, pixels, matrix in faces]
+            findings = self.check.examine(requests, patches, canonical, target)
+            for row, (request, patch, finding) in enumerate(zip(requests, patches, findings, strict=True)):
+                if settled[row]:
                     continue
-                similarity[row] = measured[row]
-                if self._acceptable(measured[row]):
-                    patch = crop_to_patch(request.image, pixels[row], matrices[row], face_mask(size))
+                similarity[row] = finding.similarity
+                # Without a face to be found there it is private but of little use: kept only if no later attempt is better.
+                if self._acceptable(finding.similarity) and (finding.found or best[row] is None):
                     payload = self._exact(request, patch) or payloads[row]
-                    results[row] = FaceResult("protected", "", attempt + 1, measured[row], patch, payload)
-            if all(result is not None for result in results):
+                    best[row] = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
+                    settled[row] = finding.found
+            if all(settled):
                 break
         return [
             result if result is not None else self._fill(request, payload, value)
-            for result, request, payload, value in zip(results, requests, payloads, similarity, strict=True)
+            for result, request, payload, value in zip(best, requests, payloads, similarity, strict=True)
         ]
 
     def _acceptable(self, similarity: float) -> bool:
         if self.config.task == "hide":
             return similarity >= self.similarity_limit
         return similarity <= self.similarity_limit
-
-    def _similarity(self, pixels: np.ndarray, target: torch.Tensor) -> list[float]:
-        """Cosine of each 8-bit result with its original; measured on what is written, not on the unrounded tensor."""
-        with torch.no_grad():
-            embedded = self.pipeline.recognizer.embed_canonical(to_tensor(list(pixels), self.pipeline.device))
-        return [float(value) for value in (embedded * target).sum(1)]
 
     def _payload(self, request: FaceRequest, key: KeyOutput, target: torch.Tensor, row: int) -> bytes:
         """Material of the tiers `image` and `keys`, the same whatever becomes of the face; b"" for the others."""

@@ -1,0 +1,72 @@
+"""Looking at a finished face as an attacker and as a user would: does it match its original, is it still found as a face?
+
+Both are measured on the face as it will stand in the picture, blended and rounded, not on what the model meant to make.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from diffpriv.detectors.base import Detector
+from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
+from diffpriv.faces.compositing import apply_patches
+from diffpriv.faces.types import Patch
+from diffpriv.models.recognizer import FaceRecognizer
+from diffpriv.transforms.base import FaceRequest
+
+VIEW_MARGIN = 32  # canonical pixels around the crop in which the detector looks
+CENTRE = (64.0, 77.0)  # of the face in the canonical square
+NEAR = 24.0  # canonical pixels: a face found further away is a neighbour
+
+
+@dataclass(frozen=True)
+class Finding:
+    """similarity: cosine to the original. found: the detector sees a face where it was."""
+
+    similarity: float
+    found: bool
+
+
+class OutputCheck:
+    """Args:
+    recognizer: measures the similarity; run in batches of `batch`, always padded to it, so that a face's value does not
+        depend on its neighbours.
+    """
+
+    def __init__(self, recognizer: FaceRecognizer, detector: Detector, batch: int) -> None:
+        self._recognizer, self._detector, self._batch = recognizer, detector, batch
+
+    def examine(
+        self, requests: Sequence[FaceRequest], patches: Sequence[Patch], matrices: Sequence[np.ndarray], originals: torch.Tensor
+    ) -> list[Finding]:
+        """One finding per face.
+
+        Args:
+            matrices: picture to 128 px canonical crop. originals: embeddings of the originals, (at least n, dim).
+        """
+        published = [apply_patches(request.image, [patch]) for request, patch in zip(requests, patches, strict=True)]
+        pairs = list(zip(published, matrices, strict=True))
+        crops = [warp_to_crop(picture, matrix) for picture, matrix in pairs]
+        padded = np.stack(crops + [crops[-1]] * (self._batch - len(crops)))
+        with torch.no_grad():
+            pixels = torch.from_numpy(padded).to(originals.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            embedded = self._recognizer.embed_canonical(pixels)
+        similarity = [float(value) for value in (embedded[: len(crops)] * originals[: len(crops)]).sum(1)]
+        views = [_view(picture, matrix) for picture, matrix in pairs]
+        seen = [self._sees_face(view) for view in views]
+        return [Finding(value, found) for value, found in zip(similarity, seen, strict=True)]
+
+    def _sees_face(self, view: np.ndarray) -> bool:
+        centre = np.array(CENTRE) + VIEW_MARGIN
+        (faces,) = self._detector.detect([view])
+        middles = [np.array([(face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2]) for face in faces]
+        return any(float(np.linalg.norm(middle - centre)) <= NEAR for middle in middles)
+
+
+def _view(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The canonical square with a margin, upright and at a size detectors like."""
+    shifted = matrix.copy()
+    shifted[:, 2] += VIEW_MARGIN
+    return warp_to_crop(picture, shifted, CANONICAL_SIZE + 2 * VIEW_MARGIN)
