@@ -82,7 +82,8 @@ def _generate(count: int) -> np.ndarray:
 
     from diffpriv.generation import generate_faces
 
-    torch.set_num_threads(1)  # small kernels: a second thread gains little here and stalls on a machine that does something else
+    # Small kernels: a second thread gains little here, and stalls where another program has the other core.
+    torch.set_num_threads(1)
     return generate_faces(count, GENERATED_SEED)
 
 
