@@ -1,9 +1,9 @@
 """Cost of the audit log and of sealing, on one core: python benchmarks/keys_bench.py [--entries N] [--faces N] [--json FILE].
 
 Bars: 10^6 log entries appended and verified whole in <= 60 s and <= 500 MB; an inclusion proof in <= 10 ms; 10^6 face records
-sealed at >= 20,000 a second, with <= 120 bytes each beyond their payload. Each measurement runs in a process of its own, pinned to
-one core, so that its peak memory is its own. Times are seconds of that core (user + system), which other work on the machine does
-not change much; the wall clock stands beside them.
+sealed at >= 20,000 a second, with <= 120 bytes each beyond their payload. Each measurement runs in a process of its own,
+pinned to one core, so that its peak memory is its own. Times are seconds of that core (user + system), which other work on the
+machine does not change much; the wall clock stands beside them.
 """
 
 import argparse

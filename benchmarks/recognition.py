@@ -1,7 +1,8 @@
 """How well the builtin recogniser tells people apart, beside dlib's, on labelled photos it was never trained on.
 
-`python -m benchmarks.recognition PHOTOS --model FOLDER` prints a table. With --write the thresholds at false-accept rates 1e-2 and
-1e-3 (cosine, on impostor pairs of these photos) are written to FOLDER/recognizer/config.json: protection checks faces against them.
+`python -m benchmarks.recognition PHOTOS --model FOLDER` prints a table. With --write the thresholds at false-accept rates 1e-2
+and 1e-3 (on impostor pairs of these photos) and the spread of strangers are written to FOLDER/recognizer/config.json:
+protection checks faces against them.
 """
 
 import argparse
@@ -33,7 +34,9 @@ def main() -> None:
     with torch.no_grad():
         pixels = torch.from_numpy(data.crops).permute(0, 3, 1, 2).float() / 127.5 - 1
         embedded = torch.cat([model.embed_canonical(part) for part in pixels.split(64)]).numpy()
-    matrices = {"builtin": embedded @ embedded.T}
+    cosine = embedded @ embedded.T
+    spread = float(1 - cosine[different[:, 0], different[:, 1]].mean())
+    matrices = {"builtin": 1 - (1 - cosine) / spread}
     try:
         teacher = DlibTeacher().embed(data.crops)
         matrices["dlib"] = -np.linalg.norm(teacher[:, None] - teacher[None], axis=2)
@@ -47,12 +50,12 @@ def main() -> None:
             result[f"{name} TAR@FAR {rate:g}"] = round(tar, 4)
             if name == "builtin":
                 thresholds[f"{rate:g}"] = round(threshold, 4)
-    result["thresholds"] = thresholds
+    result |= {"spread": round(spread, 4), "thresholds": thresholds}
     print(json.dumps(result, indent=1))
     if arguments.write:
         path = folder / "config.json"
         config = json.loads(path.read_text())
-        config["thresholds"] = thresholds
+        config |= {"spread": round(spread, 4), "thresholds": thresholds}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

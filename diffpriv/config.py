@@ -35,7 +35,7 @@ class TransformConfig:
         recovery: the tier of the design, section 5. Baselines know "none" and "exact" only.
         model, recognizer: "builtin", a folder, or a name that the loader understands.
         preset: "quality", "fast", or "paper" (the reference settings).
-        similarity_limit: highest cosine similarity to the original that an anonymised face may have, in [-1, 1]; None is the
+        similarity_limit: highest similarity to the original that an anonymised face may have, in [-1, 1]; None is the
             recogniser's own limit.
         max_attempts: tries before a face is filled, 1 to 16.
     Raises:

@@ -134,7 +134,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
         scale = preset.guidance_scale * (1 + 0.75 * attempt)
         result = self._denoise(state, timesteps, tokens, crops, self._energy(task, crops, preset), scale, preset.guidance_every)
-        similarity = (self.recognizer.embed_canonical(result) * self.recognizer.embed_canonical(crops)).sum(1)
+        embed = self.recognizer.embed_canonical
+        similarity = self.recognizer.similarity(embed(result), embed(crops))
         return ProtectOutput(result, similarity)
 
     def _keyed_noise(self, seeds: Sequence[bytes], label: str) -> torch.Tensor:
@@ -197,7 +198,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         noise = self._keyed_noise(seeds, "recovery")
 
         def unlike(crops: torch.Tensor) -> torch.Tensor:
-            return 1 - (self.recognizer.embed_canonical(crops) * embedding).sum(1)
+            return 1 - self.recognizer.similarity(self.recognizer.embed_canonical(crops), embedding)
 
         timesteps = self.denoiser.timesteps(RECOVERY_STEPS)
         return self._denoise(noise, timesteps, tokens, published, unlike, scale, 1)

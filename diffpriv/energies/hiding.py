@@ -32,7 +32,7 @@ class HidingEnergy:
             self.coarse = functional.adaptive_avg_pool2d(originals, COARSE)
 
     def __call__(self, crops: torch.Tensor) -> torch.Tensor:
-        unlike = 1 - (self.recognizer.embed_canonical(crops) * self.target).sum(1)
+        unlike = 1 - self.recognizer.similarity(self.recognizer.embed_canonical(crops), self.target)
         difference = (functional.adaptive_avg_pool2d(crops, COARSE) - self.coarse).square() * self.region
         apart = (difference.sum((1, 2, 3)) / (3 * self.region.sum()) + 1e-8).sqrt()
         return unlike + self.push * (self.distance - apart).clamp(min=0)

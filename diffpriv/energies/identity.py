@@ -27,9 +27,9 @@ class IdentityEnergy:
             self.targets = [recognizer.embed_canonical(originals) for recognizer in recognizers]
 
     def similarities(self, crops: torch.Tensor) -> torch.Tensor:
-        """(recognisers, batch) cosines of the crops and the originals."""
+        """(recognisers, batch) similarities of the crops to the originals."""
         pairs = zip(self.recognizers, self.targets, strict=True)
-        return torch.stack([(recognizer.embed_canonical(crops) * target).sum(1) for recognizer, target in pairs])
+        return torch.stack([recognizer.similarity(recognizer.embed_canonical(crops), target) for recognizer, target in pairs])
 
     def __call__(self, crops: torch.Tensor) -> torch.Tensor:
         """(batch,) energy of crops (batch, 3, 128, 128) in [-1, 1]."""

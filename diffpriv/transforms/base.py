@@ -46,7 +46,7 @@ class FaceResult:
         status: "protected", or "filled" when the transformation could not keep its promise and a solid fill stands in.
         reason: why it was filled; empty when protected.
         attempts: how many times the transformation was tried.
-        similarity: cosine to the original under the checking recogniser, None where it was not measured.
+        similarity: to the original under the checking recogniser, None where it was not measured.
         patch: what to blend into the picture.
         payload: the recovery tier's material, to be sealed; b"" means that nothing can be recovered and no key needs keeping.
     """

@@ -23,7 +23,7 @@ NEAR = 24.0  # canonical pixels: a face found further away is a neighbour
 
 @dataclass(frozen=True)
 class Finding:
-    """similarity: cosine to the original. found: the detector sees a face where it was."""
+    """similarity: to the original, see `FaceRecognizer.similarity`. found: the detector sees a face where it was."""
 
     similarity: float
     found: bool
@@ -53,7 +53,7 @@ class OutputCheck:
         with torch.no_grad():
             pixels = torch.from_numpy(padded).to(originals.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             embedded = self._recognizer.embed_canonical(pixels)
-        similarity = [float(value) for value in (embedded[: len(crops)] * originals[: len(crops)]).sum(1)]
+        similarity = self._recognizer.similarity(embedded[: len(crops)], originals[: len(crops)]).tolist()
         views = [_view(picture, matrix) for picture, matrix in pairs]
         seen = [self._sees_face(view) for view in views]
         return [Finding(value, found) for value, found in zip(similarity, seen, strict=True)]
