@@ -123,7 +123,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             key_e: (n, 3, 160) int8 of the originals. seeds: n times 32 bytes.
             task: "anonymize" or "hide". attempt: 0, 1, …: enters the noise, and later attempts push harder.
         """
-        noise = self._keyed_noise(seeds, f"start/{attempt}")
+        noise = preset.temperature * self._keyed_noise(seeds, f"start/{attempt}")
         # Later attempts of `anonymize` forget key-E altogether.
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
         tokens = scheduled_tokens(self.msi, self.msi.dequantise(key_e), conditional_from)
