@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import audit_commands, demo, doctor, keys_commands, recover, sanitize
+from jobs import audit_commands, demo, doctor, keys_commands, recover, sanitize, scrub
 from jobs.output import MISUSE, OUTPUT
 from keys.errors import DiffPrivError
 
@@ -26,6 +26,8 @@ app.add_typer(recover.app, name="recover")
 app.add_typer(audit_commands.app, name="audit")
 app.command("demo")(demo.demo)
 app.command("sanitize")(sanitize.sanitize)
+app.command("scrub")(scrub.scrub)
+app.command("check-release")(scrub.check_release_copy)
 app.command("doctor")(doctor.doctor)
 
 

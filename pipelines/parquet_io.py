@@ -15,10 +15,11 @@ from keys.errors import StorageError
 from pipelines.errors import ShardError
 from pipelines.formats import MAX_PICTURE_BYTES, SNIFF_BYTES, Assembled, Edits, OutputFile, Shard, is_picture
 from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
-from pipelines.sidecars import SidecarCount, scan_schema
+from pipelines.sidecars import SidecarCount, looks_inside, scan_schema, scan_values
 from pipelines.storage import CHUNK, Folder, HashingWriter
 
 PICTURE_COLUMNS = frozenset({"image", "img", "picture", "photo"})  # their values must be pictures, besides names like "jpg"
+SCAN_ROWS = 1024  # of text and lists, looked at for sidecars
 READ_ROWS = 64  # rows decoded at a time: pictures of a few MB each must not add up
 
 
@@ -39,7 +40,7 @@ class ParquetFormat:
                     for row in batch.to_pylist():
                         yield _sample(shard.name, count, columns, row)
                         count += 1
-                sidecars.add(scan_schema(file.schema_arrow, columns), count)
+                sidecars.add(_beside(file, columns), count)
         except (ShardError, StorageError) as error:
             yield ShardEnd(shard.name, count, str(error))
             return
@@ -67,6 +68,18 @@ class ParquetFormat:
         except pa.ArrowException as error:
             raise ShardError(f"{shard.name}: the Parquet file cannot be copied: {_first_line(error)}.") from None
         return Assembled((OutputFile(staged, shard.name, hashed.sha256(), hashed.size),), kept, source_digest)
+
+
+def _beside(file: Any, pictures: list[str]) -> list[str]:
+    """Findings of the other columns: by name and type, and by value where the type leaves it open."""
+    schema = file.schema_arrow
+    found = set(scan_schema(schema, pictures))
+    inside = [column.name for column in schema if column.name not in pictures and looks_inside(column.type)]
+    if inside:
+        for batch in file.iter_batches(batch_size=SCAN_ROWS, columns=inside):
+            for name in inside:
+                found.update(scan_values(name, schema.field(name).type, batch.column(batch.schema.get_field_index(name))))
+    return sorted(found)
 
 
 def _bare(rows: int) -> Iterator[Any]:

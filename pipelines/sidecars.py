@@ -5,7 +5,7 @@ release gate decides. They are found
 
     by name   a field, column or JSON key one of whose words is in WORDS ("face_bbox", "arcfaceEmbedding", "kps")
     by type   a number array of 64 or more values in one dimension (an embedding), of five or more points (landmarks), or of the
-              shape of a picture; a base64 text that starts like a picture; a container or video file by its extension
+    or value  shape of a picture; a base64 text that starts like a picture; a container or video file by its extension
 
 What cannot be found this way: a face described in words, a picture in an unknown encoding, steganography.
 """
@@ -73,6 +73,36 @@ def scan_schema(schema: Any, pictures: list[str]) -> list[str]:
             inner = [kind.field(place).name for place in range(kind.num_fields)]
             found |= {f"{what} in {column.name}.{name}" for name in inner for what in kinds_of_name(name)}
     return sorted(found)
+
+
+def scan_values(column: str, kind: Any, values: Any) -> list[str]:
+    """Findings in a column's values where its type alone does not tell: lists of any length, and text.
+
+    Args:
+        values: a pyarrow array of the column.
+    """
+    from pyarrow import compute, types
+
+    if (types.is_list(kind) or types.is_large_list(kind)) and types.is_floating(kind.value_type):
+        longest = compute.max(compute.list_value_length(values)).as_py() or 0
+        return [f"embedding in {column}"] if longest >= EMBEDDING_LENGTH else []
+    if types.is_string(kind) or types.is_large_string(kind):
+        found: set[tuple[str, str]] = set()
+        for text in values.to_pylist():
+            if text and len(text) > 100 and text.startswith(_BASE64_PICTURES):
+                found.add(("picture", column))
+            elif text and text.lstrip()[:1] in ("{", "[") and len(text) <= MAX_SIDECAR_BYTES:
+                found |= {(what, f"{column}: {place}") for what, place in _scan_json(text.encode())}
+        return sorted(f"{what} in {place}" for what, place in found)
+    return []
+
+
+def looks_inside(kind: Any) -> bool:
+    """Whether `scan_values` has something to say about a column of this type."""
+    from pyarrow import types
+
+    lists = types.is_list(kind) or types.is_large_list(kind)
+    return types.is_string(kind) or types.is_large_string(kind) or (lists and types.is_floating(kind.value_type))
 
 
 def _scan_json(data: bytes) -> set[tuple[str, str]]:

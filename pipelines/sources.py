@@ -148,6 +148,8 @@ def refuse_overlaps(src: str, dst: str, keys: str, audit: str) -> None:
         ("DST", "the audit log"),
     ]
     for first, second in pairs:
+        if not places[second]:
+            continue  # recovery none has no key store
         one, two = _normal(places[first]), _normal(places[second])
         if one == two:
             raise MisuseError(f"{first} and {second} are the same place, {places[first]}.", advice="Keep them apart.")
