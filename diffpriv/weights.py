@@ -68,7 +68,13 @@ def load_pipeline(folder: Path, device: str | None = None) -> DiffPrivacyPipelin
 
 @lru_cache(maxsize=8)
 def weights_digest(folder: Path) -> str:
-    """Hex SHA-256 over every file of the model folder: names, lengths and contents in name order."""
+    """Hex SHA-256 over every file of the model folder: names, lengths and contents in name order.
+
+    Raises:
+        ModelError: there is no model folder.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"{folder} is not a model folder.", advice='Use "builtin", or a folder with a model_index.json.')
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".json", ".safetensors"):

@@ -1,4 +1,4 @@
-"""Flags and fixtures for all tests. A test that a flag leaves out is listed at the end of the run, by name: never skipped unseen."""
+"""Flags and fixtures for all tests. A test that a flag leaves out is listed by name at the end of the run."""
 
 from collections.abc import Iterator
 

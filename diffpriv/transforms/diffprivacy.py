@@ -13,14 +13,15 @@ import torch
 
 from diffpriv.config import TransformConfig
 from diffpriv.detectors import load_detector
-from diffpriv.errors import ModelError
+from diffpriv.errors import MisuseError, ModelError
 from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
 from diffpriv.faces.seam import blend_face
 from diffpriv.payloads import encode_exact, encode_image, encode_keys, stored_matrix
 from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
 from diffpriv.presets import Preset, load_preset
+from diffpriv.recognizers.base import Recognizer
 from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_face, fill_patch
-from diffpriv.transforms.output_check import OutputCheck
+from diffpriv.transforms.output_check import Finding, OutputCheck
 from diffpriv.weights import load_pipeline, resolve_model, weights_digest
 
 MICRO_BATCH = 8
@@ -34,17 +35,21 @@ class DiffPrivacyTransform:
     digest: names the weights.
     """
 
-    def __init__(self, pipeline: DiffPrivacyPipeline, config: TransformConfig, digest: str) -> None:
+    def __init__(
+        self, pipeline: DiffPrivacyPipeline, config: TransformConfig, digest: str, judge: Recognizer | None = None
+    ) -> None:
         self.pipeline = pipeline
         self.config = config
         self.preset: Preset = load_preset(config.preset, config.task)
         self._digest = digest
         self.similarity_limit = self._resolve_limit()
-        self.check = OutputCheck(pipeline.recognizer, load_detector("centerface"), MICRO_BATCH)
+        self.check = OutputCheck(pipeline.recognizer, load_detector("centerface"), MICRO_BATCH, judge)
+        self._judge = judge
 
     @property
     def identity(self) -> str:
-        return f"diffprivacy/1 weights {self._digest[:16]}"
+        judge = f" judge {self._judge.identity}" if self._judge else ""
+        return f"diffprivacy/1 weights {self._digest[:16]}{judge}"
 
     def _resolve_limit(self) -> float:
         if self.config.similarity_limit is not None:
@@ -89,7 +94,7 @@ class DiffPrivacyTransform:
                     continue
                 similarity[row] = finding.similarity
                 # Without a face to be found there it is private but of little use: kept only if no later attempt is better.
-                if self._acceptable(finding.similarity) and (finding.found or best[row] is None):
+                if self._acceptable(finding) and (finding.found or best[row] is None):
                     payload = self._exact(request, patch) or payloads[row]
                     best[row] = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
                     settled[row] = finding.found
@@ -100,10 +105,10 @@ class DiffPrivacyTransform:
             for result, request, payload, value in zip(best, requests, payloads, similarity, strict=True)
         ]
 
-    def _acceptable(self, similarity: float) -> bool:
+    def _acceptable(self, finding: Finding) -> bool:
         if self.config.task == "hide":
-            return similarity >= self.similarity_limit
-        return similarity <= self.similarity_limit
+            return finding.similarity >= self.similarity_limit
+        return finding.similarity <= self.similarity_limit and not finding.matched
 
     def _payload(self, request: FaceRequest, key: KeyOutput, target: torch.Tensor, row: int) -> bytes:
         """Material of the tiers `image` and `keys`, the same whatever becomes of the face; b"" for the others."""
@@ -141,8 +146,27 @@ def to_pixels(crops: torch.Tensor) -> np.ndarray:
 def load_diffprivacy_transform(config: TransformConfig) -> DiffPrivacyTransform:
     """The transform of a model folder; "builtin" is the one inside the package.
 
+    With a recogniser other than "builtin", every anonymised face must also be no match for that one. The task `hide` keeps a
+    face known to the recogniser that guides it, which has to be differentiable: only the builtin one is.
+
     Raises:
-        ModelError: the folder is missing or incomplete.
+        ModelError, DetectorError: a model folder is missing or incomplete.
+        MisuseError: a recogniser that this task cannot use.
     """
     folder = resolve_model(config.model)
-    return DiffPrivacyTransform(load_pipeline(folder), config, weights_digest(folder))
+    return DiffPrivacyTransform(load_pipeline(folder), config, weights_digest(folder), _load_judge(config))
+
+
+def _load_judge(config: TransformConfig) -> Recognizer | None:
+    if config.recognizer == "builtin":
+        return None
+    kind, _, pack = config.recognizer.partition(":")
+    if kind != "insightface" or not pack:
+        raise MisuseError(f"{config.recognizer!r} is not a recogniser.", advice='Give "builtin" or "insightface:FOLDER".')
+    if config.task == "hide":
+        raise MisuseError(
+            "The task hide is guided by the recogniser, and an InsightFace pack has no gradient.", advice="Use builtin."
+        )
+    from diffpriv.recognizers.insightface_recognizer import InsightFaceRecognizer
+
+    return InsightFaceRecognizer(pack)

@@ -14,18 +14,23 @@ from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.types import Patch
 from diffpriv.models.recognizer import FaceRecognizer
+from diffpriv.recognizers.base import Recognizer
 from diffpriv.transforms.base import FaceRequest
 
 VIEW_MARGIN = 32  # canonical pixels around the crop in which the detector looks
 CENTRE = (64.0, 77.0)  # of the face in the canonical square
+FALSE_ACCEPT_RATE = 1e-3
 NEAR = 24.0  # canonical pixels: a face found further away is a neighbour
 
 
 @dataclass(frozen=True)
 class Finding:
-    """similarity: to the original, see `FaceRecognizer.similarity`. found: the detector sees a face where it was."""
+    """similarity: to the original, see `FaceRecognizer.similarity`. matched: the user's own recogniser, if any, still takes it
+    for the original's person. found: the detector sees a face where it was.
+    """
 
     similarity: float
+    matched: bool
     found: bool
 
 
@@ -33,10 +38,12 @@ class OutputCheck:
     """Args:
     recognizer: measures the similarity; run in batches of `batch`, always padded to it, so that a face's value does not
         depend on its neighbours.
+    judge: a recogniser that the user brings and that guidance cannot see; its threshold is that of the false-accept rate.
     """
 
-    def __init__(self, recognizer: FaceRecognizer, detector: Detector, batch: int) -> None:
+    def __init__(self, recognizer: FaceRecognizer, detector: Detector, batch: int, judge: Recognizer | None = None) -> None:
         self._recognizer, self._detector, self._batch = recognizer, detector, batch
+        self._judge = judge
 
     def examine(
         self, requests: Sequence[FaceRequest], patches: Sequence[Patch], matrices: Sequence[np.ndarray], originals: torch.Tensor
@@ -56,7 +63,15 @@ class OutputCheck:
         similarity = self._recognizer.similarity(embedded[: len(crops)], originals[: len(crops)]).tolist()
         views = [_view(picture, matrix) for picture, matrix in pairs]
         seen = [self._sees_face(view) for view in views]
-        return [Finding(value, found) for value, found in zip(similarity, seen, strict=True)]
+        matched = self._judged([request.image for request in requests], matrices, crops)
+        return [Finding(*one) for one in zip(similarity, matched, seen, strict=True)]
+
+    def _judged(self, pictures: Sequence[np.ndarray], matrices: Sequence[np.ndarray], crops: list[np.ndarray]) -> list[bool]:
+        if self._judge is None:
+            return [False] * len(crops)
+        originals = np.stack([warp_to_crop(picture, matrix) for picture, matrix in zip(pictures, matrices, strict=True)])
+        cosine = (self._judge.embed(np.stack(crops)) * self._judge.embed(originals)).sum(1)
+        return [bool(value > self._judge.threshold(FALSE_ACCEPT_RATE)) for value in cosine]
 
     def _sees_face(self, view: np.ndarray) -> bool:
         centre = np.array(CENTRE) + VIEW_MARGIN
