@@ -20,6 +20,7 @@ from keys.store import Receipt, key_file_path
 from pipelines.commit import PREPARED, Prepared
 from pipelines.errors import ShardError, SourceChangedError
 from pipelines.formats import OutputFile, Shard, data_digest, shard_format
+from pipelines.sidecars import refusal
 from pipelines.staging import Blob, SampleResult, decode_sealed, read_blob, shard_folder
 from pipelines.storage import Folder
 
@@ -32,6 +33,7 @@ class ShardJob:
         keeps_keys: false with recovery "none".
         made_by: identities of detector and transformation and the kind of device, for the commit record.
         sidecars: what the reader found beside the pictures.
+        refuse_sidecars: whether such a finding keeps the shard back.
     """
 
     source_url: str
@@ -42,6 +44,7 @@ class ShardJob:
     keeps_keys: bool
     made_by: dict[str, str]
     sidecars: tuple[tuple[str, int], ...] = ()
+    refuse_sidecars: bool = False
 
 
 class StagedEdits:
@@ -64,9 +67,12 @@ def assemble_shard(job: ShardJob, results: Sequence[SampleResult]) -> str:
     Args:
         results: one per sample of the shard, any order.
     Raises:
-        ShardError: the source is not what was read, or the parts are not all there.
+        ShardError: the source is not what was read, the parts are not all there, or sidecars are refused and there are some.
         StorageError: staging cannot be written.
     """
+    reason = refusal(job.sidecars) if job.refuse_sidecars else ""
+    if reason:
+        raise ShardError(f"{job.shard.name} is refused: {reason}.", advice='Remove the fields, or set sidecars: "report".')
     source, target = Folder(job.source_url), Folder(job.target_url)
     results = sorted(results, key=lambda result: result.index)
     if [result.index for result in results] != list(range(len(results))):

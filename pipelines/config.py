@@ -69,6 +69,8 @@ class JobConfig(_Strict):
         transform: what happens to a face.
         detector, detector_options: see `diffpriv.detectors.load_detector`.
         max_pixels, max_frames: `pipelines.images.PictureLimits`.
+        sidecars: what happens to fields that hold boxes, landmarks, embeddings or pictures, or cannot be looked into: "report"
+            counts and publishes them as they were, "refuse" publishes no shard that has one (see `pipelines.sidecars`).
     Raises:
         MisuseError: through `from_mapping` and `load`, for unknown keys and bad values.
     """
@@ -87,6 +89,7 @@ class JobConfig(_Strict):
     detector_options: dict[str, Any] = {}
     max_pixels: int = Field(PictureLimits.max_pixels, ge=1, le=PictureLimits.max_pixels)
     max_frames: int = Field(PictureLimits.max_frames, ge=1)
+    sidecars: Literal["report", "refuse"] = "report"
     engine: Literal["ray", "beam"] = "ray"
     workers: Workers = Workers()  # type: ignore[call-arg]
 
@@ -130,6 +133,8 @@ class JobConfig(_Strict):
             "max_pixels": self.max_pixels,
             "max_frames": self.max_frames,
         }
+        if self.sidecars != "report":  # left out at its default, so that digests from before this setting stay
+            document["sidecars"] = self.sidecars
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -84,7 +84,17 @@ class Job:
         context = ShardContext(self.config.dataset, shard.name, self.digest)
         gpus = self.config.workers.protect_gpus
         made_by = {**identities(self.target, self.run_id), "device": "gpu" if gpus else "cpu"}
-        return ShardJob(self.source.url, self.config.dst, shard, context, self.run_id, self.keeps_keys, made_by, sidecars)
+        return ShardJob(
+            self.source.url,
+            self.config.dst,
+            shard,
+            context,
+            self.run_id,
+            self.keeps_keys,
+            made_by,
+            sidecars,
+            self.config.sidecars == "refuse",
+        )
 
     def begin(self) -> None:
         """Note the start in state and audit log, before any face is touched. Does nothing the second time."""

@@ -1,7 +1,7 @@
 """Fields beside the pictures that may tell who is in them: boxes, landmarks, embeddings, more pictures, unread files.
 
-Rule: such a field is reported (counted by kind and field in commit records and closing table) and published as it was; the
-release gate decides. They are found
+Rule "report" (the default): such a field is counted by kind and place in commit records and closing table, and published as it
+was. Rule "refuse": a shard that holds one of REFUSED is not published. The release gate counts them again. They are found
 
     by name   a field, column or JSON key one of whose words is in WORDS ("face_bbox", "arcfaceEmbedding", "kps")
     by type   a number array of 64 or more values in one dimension (an embedding), of five or more points (landmarks), or of the
@@ -14,6 +14,7 @@ import io
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 MAX_SIDECAR_BYTES = 1 << 20  # of a JSON or array file that is parsed; a larger one is reported as not looked into
@@ -25,6 +26,7 @@ WORDS = {
     "picture": "thumbnail thumb thumbs preview crop aligned photo portrait",
     "identity": "identity person name names subject celebrity username",
 }
+REFUSED = ("box", "landmarks", "embedding", "picture", "file not looked into")  # "identity" is a guess from a name only
 _KIND_OF = {word: kind for kind, words in WORDS.items() for word in words.split()}
 _OPAQUE_NAMES = "zip tar gz 7z rar pkl pickle pt pth npz mat h5 hdf5 mp4 mov avi mkv webm pdf psd lmdb db rec tfrecord"
 _OPAQUE = frozenset(_OPAQUE_NAMES.split())
@@ -35,6 +37,16 @@ def kinds_of_name(name: str) -> set[str]:
     """Kinds that the words of a name announce; words end at case changes, digits and punctuation."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
     return {_KIND_OF[word.lower()] for word in words if word.lower() in _KIND_OF}
+
+
+def refusal(findings: Sequence[tuple[str, int]]) -> str:
+    """Why rule "refuse" keeps a shard back, or nothing.
+
+    Args:
+        findings: of the shard, as in `ShardEnd.sidecars`.
+    """
+    telling = [what for what, _ in findings if what.partition(" in ")[0] in REFUSED]
+    return f"it holds {', '.join(telling[:5])}{' and more' if len(telling) > 5 else ''}" if telling else ""
 
 
 def scan_file(field: str, data: bytes | None) -> list[str]:

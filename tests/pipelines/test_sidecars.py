@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.sidecars import kinds_of_name, scan_file, scan_schema
+from pipelines.sidecars import kinds_of_name, refusal, scan_file, scan_schema, scan_values
 
 
 def array(values: Any) -> bytes:
@@ -44,6 +44,20 @@ def test_telling_fields_are_found(field: str, data: bytes | None, finding: str) 
 )
 def test_ordinary_fields_are_not(field: str, data: bytes) -> None:
     assert scan_file(field, data) == []
+
+
+def test_a_refused_shard_says_what_it_holds_and_names_alone_refuse_none() -> None:
+    assert refusal([("embedding in json: v", 3), ("identity in json: name", 3)]) == "it holds embedding in json: v"
+    assert refusal([("identity in json: name", 3)]) == ""
+
+
+def test_columns_are_found_by_value_where_the_type_is_open() -> None:
+    vectors = pa.array([[0.1], [0.5] * 70], pa.list_(pa.float32()))
+    assert scan_values("v", vectors.type, vectors) == ["embedding in v"]
+    short = pa.array([[0.5] * 10], pa.list_(pa.float32()))
+    assert scan_values("v", short.type, short) == []
+    text = pa.array(["a caption", json.dumps({"bbox": [1, 2]}), "/9j/" + "A" * 200, None])
+    assert scan_values("t", text.type, text) == ["box in t: bbox", "picture in t"]
 
 
 def test_words_are_whole_words() -> None:
