@@ -119,6 +119,31 @@ def test_recovered_picture_differs_from_the_published_one_inside_the_face_only(r
     assert psnr(recovered, picture) > psnr(published, picture)
 
 
+def test_tier_image_turns_the_published_face_back_towards_the_original(requests):
+    request = requests[0]
+    result = load_transform(TransformConfig(preset="fast", recovery="image")).protect([request])[0]
+    assert len(result.payload) < 700
+    published = apply_patches(request.image, [result.patch])
+    recovered = recover_face(result.payload, request.seed, published)
+    recognizer = load_pipeline(builtin_folder()).recognizer
+    with torch.no_grad():
+        original, now, back = recognizer.embed_canonical(
+            to_tensor(
+                [original_crop(request), warp_to_crop(published, stored_matrix(request)), recovered.crop], torch.device("cpu")
+            )
+        )
+    threshold = recognizer.config["thresholds"]["0.001"]
+    assert float(recognizer.similarity(now, original)) < threshold < float(recognizer.similarity(back, original))
+    assert not recovered.bit_exact
+
+
+def test_hidden_faces_are_still_known_to_the_recogniser(requests):
+    transform = load_transform(TransformConfig(task="hide", preset="fast", recovery="none"))
+    (result,) = transform.protect([requests[0]])
+    assert result.status == "filled" or result.similarity >= transform.similarity_limit
+    assert result.payload == b""
+
+
 def test_inversion_undone_gives_the_latent_back():
     pipeline = load_pipeline(builtin_folder(), "cpu")
     crops = to_tensor(list(generate_faces(2, seed(5), pipeline)), pipeline.device)
