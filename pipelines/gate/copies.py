@@ -14,8 +14,8 @@ from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
 CHIP = 64
 HASH_BITS = 64
 NEAR_PICTURE = 10  # bits of 64 by which two versions of one picture may differ
-NEAR_FACE = 18  # the same for aligned faces; wide, as `likeness` decides
-SAME_DETAIL = 0.6  # likeness from which detail is that of one photo; figures in docs/datasets.md
+NEAR_FACE = 16  # the same for aligned faces; wide, as `likeness` decides
+SAME_DETAIL = 0.75  # likeness from which detail is that of one photo; figures in docs/datasets.md
 SHIFT = 4  # chip pixels by which two alignments of one face may differ
 FLAT = 0.8  # grey levels of detail, root mean square, below which there is nothing to compare
 

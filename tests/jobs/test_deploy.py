@@ -68,6 +68,7 @@ def machine(program: Program, key_folder: Path) -> Path:
         settings[name] = f"{base}{settings[name]}"
     settings["recipients"] = [f"{base}{path}" for path in settings["recipients"]]
     settings["transform"] = {"transform": "fill", "recovery": "exact"}
+    settings["engine"] = "beam"  # starts in this process; what is tested is the command line, and Ray has tests of its own
     (base / "etc/diffpriv/job.yaml").write_text(yaml.safe_dump(settings))
     for name in ("log.key", "recipient.json"):
         shutil.copy(key_folder / name, base / "etc/diffpriv" / name)

@@ -26,7 +26,7 @@ def scrubbed(program: Program, key_folder: Path) -> Scrubbed:
     base = program.folder / "scrub"
     members = sample("a", 0, encoded(astronaut(256), "JPEG")) + sample("b", 1, encoded(coffee(), "JPEG"))
     src = write_shards(base / "src", {"shard-000.tar": members})
-    options = ("--audit", base / "audit", "--log-key", key_folder / "log.key", "--transform", "fill")
+    options = ("--audit", base / "audit", "--log-key", key_folder / "log.key", "--transform", "fill", "--engine", "beam")
     answer = program("--json", "scrub", src, base / "data", *options, "--report", base / "report.json")
     assert (base / "report.json").is_file()
     return Scrubbed(program, src, base / "data", options, key_folder, answer.json())

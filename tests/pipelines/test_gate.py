@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from diffpriv.detectors import load_detector
+from pipelines.beam_driver import run
 from pipelines.gate.copies import NEAR_PICTURE, SAME_DETAIL, distances, face_chip, likeness, perceptual_hash
 from pipelines.gate.embedded import embedded_pictures, metadata_findings
 from pipelines.gate.findings import GateReport, GateSettings
 from pipelines.gate.manifest import MANIFEST, check_copy, withdraw_manifest, write_manifest
 from pipelines.gate.recognition import similarity_limits
 from pipelines.gate.run import check_release
-from pipelines.ray_driver import run
 from tests.diffpriv.face_pictures import astronaut as large_astronaut
 from tests.pipelines.conftest import Keyring, make_config
 from tests.pipelines.datasets import (
