@@ -73,8 +73,8 @@ def weights_digest(folder: Path) -> str:
     Raises:
         ModelError: there is no model folder.
     """
-    if not (folder / "model_index.json").is_file():
-        raise ModelError(f"{folder} is not a model folder.", advice='Use "builtin", or a folder with a model_index.json.')
+    if not any(folder.rglob("*.safetensors")):
+        raise ModelError(f"There are no weights in {folder}.", advice='Use "builtin", or a folder with safetensors files.')
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".json", ".safetensors"):

@@ -66,7 +66,8 @@ class BuiltinRecognizer:
         thresholds = self._model.config.thresholds or {}
         for rate, similarity in thresholds.items():
             if np.isclose(float(rate), far, rtol=1e-6):
-                return float(similarity)
+                # Kept as `FaceRecognizer.similarity`; this interface compares by the cosine.
+                return 1 - (1 - float(similarity)) * float(self._model.config.spread)
         raise ModelError(
             f"no threshold at a false-accept rate of {far:g} is known for this recogniser.", advice="Give --similarity-limit."
         )

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,25 @@ class KillingSource(DerivedKeySource):
 
 def killing_source(root: str, sample: str) -> KillingSource:
     return KillingSource(Path(root).read_bytes(), sample)
+
+
+class WaitingSource(DerivedKeySource):
+    """Says that it is at work (by a file) and waits, the first time, until somebody lets it go on."""
+
+    def __init__(self, root: bytes, folder: Path) -> None:
+        super().__init__(root)
+        self._here, self._go_on = folder / "here", folder / "go-on"
+
+    def face_key(self, context: Any, sample: str, face_index: int) -> FaceKey:
+        self._here.touch()
+        give_up = time.monotonic() + 120
+        while not self._go_on.exists() and time.monotonic() < give_up:
+            time.sleep(0.02)
+        return super().face_key(context, sample, face_index)
+
+
+def waiting_source(root: str, folder: Path) -> WaitingSource:
+    return WaitingSource(Path(root).read_bytes(), folder)
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """SIGKILL at random moments: nothing published ever lacks its key and audit entry, and a rerun loses and doubles nothing."""
 
 import contextlib
+import functools
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,7 @@ from keys.store import KeyStore
 from pipelines.commit import segment_id
 from pipelines.config import JobConfig
 from pipelines.ray_driver import run
-from tests.pipelines.conftest import Keyring, commit_records, published
+from tests.pipelines.conftest import Keyring, commit_records, published, waiting_source
 from tests.pipelines.datasets import encoded, gradient, group, sample, small_shards, write_shards
 
 SEED = random.SystemRandom().randrange(1 << 32)  # printed on failure, so that a failing moment can be looked at again
@@ -145,7 +147,6 @@ def assert_equal_to_unbroken(
 def test_a_sample_that_kills_its_worker_is_found_and_the_job_finishes(
     tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring, ray_session: None
 ) -> None:
-    import functools
 
     from tests.pipelines.conftest import killing_source
 
@@ -172,14 +173,20 @@ def test_a_lost_worker_costs_nothing(
     config = config_for(src, "broken")
     killed: list[int] = []
 
-    def kill_workers(progress: Any) -> None:
-        if not killed:
-            for process in psutil.Process().children(recursive=True):
-                if any("_Protect" in part or "_Detect" in part for part in process.cmdline()):
-                    process.kill()
-                    killed.append(process.pid)
+    def kill_workers() -> None:
+        """Once the protecting worker is at a face, so that both kinds are there and busy."""
+        while not (tmp_path / "here").exists():
+            time.sleep(0.02)
+        for process in psutil.Process().children(recursive=True):
+            if any("_Protect" in part or "_Detect" in part for part in process.cmdline()):
+                process.kill()
+                killed.append(process.pid)
+        (tmp_path / "go-on").touch()
 
-    report = run(config, key_source=derived, progress=kill_workers)
-    assert len(killed) == 2, "no worker was killed: the test tested nothing"
+    killer = threading.Thread(target=kill_workers, daemon=True)
+    killer.start()
+    report = run(config, key_source=functools.partial(waiting_source, derived.args[0], tmp_path))
+    killer.join(timeout=60)
+    assert len(killed) >= 2, "no worker was killed: the test tested nothing"
     assert report.ok
     assert published(config.dst) == published(unbroken.dst)
