@@ -147,7 +147,6 @@ def assert_equal_to_unbroken(
 def test_a_sample_that_kills_its_worker_is_found_and_the_job_finishes(
     tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring, ray_session: None
 ) -> None:
-
     from tests.pipelines.conftest import killing_source
 
     src = write_shards(tmp_path / "src", small_shards())
