@@ -133,7 +133,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         state = signal * start + spread * noise
 
         scale = preset.guidance_scale * (1 + 0.75 * attempt)
-        result = self._denoise(state, timesteps, tokens, crops, self._energy(task, crops, preset), scale, preset.guidance_every)
+        energy = self._energy(task, crops, preset, seeds)
+        result = self._denoise(state, timesteps, tokens, crops, energy, scale, preset.guidance_every)
         embed = self.recognizer.embed_canonical
         similarity = self.recognizer.similarity(embed(result), embed(crops))
         return ProtectOutput(result, similarity)
@@ -168,11 +169,13 @@ class DiffPrivacyPipeline(DiffusionPipeline):
                 state = guided(state, guidance_direction(prediction.clean, to_crop, energy), region, scale)
         return to_crop(state).clamp(-1, 1)
 
-    def _energy(self, task: str, crops: torch.Tensor, preset: Preset) -> Energy:
+    def _energy(self, task: str, crops: torch.Tensor, preset: Preset, seeds: Sequence[bytes]) -> Energy:
         if task == "hide":
             region = torch.from_numpy(face_mask(crops.shape[-1])).to(crops)
             return HidingEnergy(self.recognizer, crops, region, push=2.0, distance=0.5)
-        return IdentityEnergy([self.recognizer], crops, preset.margin)
+        drawn = np.stack([keyed_normal(seed, "direction", (self.recognizer.config["dim"],)) for seed in seeds])
+        directions = functional.normalize(torch.from_numpy(drawn).to(crops), dim=1)
+        return IdentityEnergy([self.recognizer], crops, preset.margin, [directions])
 
     @torch.no_grad()
     def recover(self, key_e: torch.Tensor, key_i: torch.Tensor, *, steps: int) -> torch.Tensor:
