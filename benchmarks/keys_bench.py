@@ -1,4 +1,4 @@
-"""Cost of the audit log and of sealing, on one core: python benchmarks/keys_bench.py [--entries N] [--faces N] [--json FILE].
+"""Cost of the audit log and of sealing, on one core: python -m benchmarks.keys_bench [--entries N] [--faces N] [--json FILE].
 
 Bars: 10^6 log entries appended and verified whole in <= 60 s and <= 500 MB; an inclusion proof in <= 10 ms; 10^6 face records
 sealed at >= 20,000 a second, with <= 120 bytes each beyond their payload. Each measurement runs in a process of its own,
