@@ -16,7 +16,7 @@ HASH_BITS = 64
 NEAR_PICTURE = 10  # bits of 64 by which two versions of one picture may differ
 NEAR_FACE = 16  # the same for aligned faces; wide, as `likeness` decides
 SAME_DETAIL = 0.88  # likeness from which detail is that of one photo; figures in docs/datasets.md
-# Rows and columns of a chip that lie wholly in a replaced face: brows to mouth. Around it hair and background stay as they were.
+# Rows and columns of a chip that lie wholly in a replaced face, brows to mouth; around it the picture stays as it was.
 INSIDE = (slice(23, 54), slice(16, 48))
 SHIFT = 4  # chip pixels by which two alignments of one face may differ
 FLAT = 0.8  # grey levels of detail, root mean square, below which there is nothing to compare
