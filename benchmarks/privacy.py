@@ -74,7 +74,9 @@ def protect_crops(transform: DiffPrivacyTransform, data: LabelledCrops, salt: by
         seeds = [(salt[:24] + (start + index).to_bytes(8, "big")) for index in range(MICRO_BATCH)]
         output = pipeline.protect(crops, key.key_e, seeds, config.task, preset)
         protected.append(to_pixels(output.crops)[:real])
-        similar.append(output.similarity.cpu().numpy()[:real])
+        with torch.no_grad():
+            embedded = [pipeline.recognizer.embed_canonical(batch) for batch in (output.crops, crops)]
+            similar.append(pipeline.recognizer.similarity(*embedded).cpu().numpy()[:real])
     return np.concatenate(protected), np.concatenate(similar), (time.perf_counter() - started) / len(data.crops)
 
 

@@ -43,10 +43,9 @@ class KeyOutput:
 
 @dataclass(frozen=True, eq=False)
 class ProtectOutput:
-    """Stage 2: crops (n, 3, size, size) in [-1, 1], the new face blended into the original's surroundings; similarity (n,)."""
+    """Stage 2: crops (n, 3, size, size) in [-1, 1], the new face blended into the original's surroundings."""
 
     crops: torch.Tensor
-    similarity: torch.Tensor
 
 
 class DiffPrivacyPipeline(DiffusionPipeline):
@@ -134,10 +133,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
         scale = preset.guidance_scale * (1 + 0.75 * attempt)
         energy = self._energy(task, crops, preset, seeds)
-        result = self._denoise(state, timesteps, tokens, crops, energy, scale, preset.guidance_every)
-        embed = self.recognizer.embed_canonical
-        similarity = self.recognizer.similarity(embed(result), embed(crops))
-        return ProtectOutput(result, similarity)
+        return ProtectOutput(self._denoise(state, timesteps, tokens, crops, energy, scale, preset.guidance_every))
 
     def _keyed_noise(self, seeds: Sequence[bytes], label: str) -> torch.Tensor:
         drawn = [keyed_normal(seed, label, self.latent_shape) for seed in seeds]

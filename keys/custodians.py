@@ -69,7 +69,7 @@ class Custodian:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Custodian":
-        return cls.from_json(_read_json(path), origin=str(path))
+        return cls.from_json(read_json(path), origin=str(path))
 
 
 class CustodianKey(SecretBytes):
@@ -171,7 +171,7 @@ class CustodyPolicy:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "CustodyPolicy":
-        return cls.from_json(_read_json(path), origin=str(path))
+        return cls.from_json(read_json(path), origin=str(path))
 
 
 def _find(people: Sequence[Custodian], fingerprint: str) -> Custodian | None:
@@ -182,7 +182,7 @@ def _to_sign(label: str, message: bytes) -> bytes:
     return canonical("diffpriv/v1/signed", label.encode(), message)
 
 
-def _read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from keys.context import canonical
-from keys.custodians import CustodianKey, CustodyPolicy
+from keys.custodians import CustodianKey, CustodyPolicy, read_json
 from keys.errors import MisuseError, RecipientError
 from keys.lockbox import canonical_json
 
@@ -129,7 +129,7 @@ class RecoveryRequest:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "RecoveryRequest":
-        return cls.from_json(_load(path), origin=str(path))
+        return cls.from_json(read_json(path), origin=str(path))
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Decision:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Decision":
-        return cls.from_json(_load(path), origin=str(path))
+        return cls.from_json(read_json(path), origin=str(path))
 
 
 def vars_of(record: RecoveryRequest | Decision) -> dict[str, Any]:
@@ -195,12 +195,3 @@ def vars_of(record: RecoveryRequest | Decision) -> dict[str, Any]:
 
 def _save(path: str | os.PathLike[str], body: dict[str, Any]) -> None:
     Path(path).write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _load(path: str | os.PathLike[str]) -> Any:
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise RecipientError(f"{path} can't be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise RecipientError(f"{path} is not JSON.") from error
