@@ -105,31 +105,22 @@ class LocalFolder(Location):
             for name, data in files:
                 target = self.root / _checked(name)
                 if target.parent not in folders:
-                    self._make_folder(target.parent)
+                    make_folder_durably(target.parent)
                     folders.add(target.parent)
                 temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
                 made.append((temporary, target))
                 temporary.write_bytes(data)
             # Written first, synced after: the kernel then flushes them together instead of one journal commit each.
             for temporary, _ in made:
-                _fsync(temporary)
+                fsync_path(temporary)
             for temporary, target in made:
                 temporary.replace(target)
             for folder in folders:
-                _fsync(folder)
+                fsync_path(folder)
         except OSError as error:
             for temporary, _ in made:
                 temporary.unlink(missing_ok=True)
             raise StorageError(f"{self.url} can't be written: {error.strerror or error}.") from error
-
-    def _make_folder(self, folder: Path) -> None:
-        missing = []
-        while not folder.exists():
-            missing.append(folder)
-            folder = folder.parent
-        for one in reversed(missing):
-            one.mkdir(exist_ok=True)
-            _fsync(one.parent)
 
     def delete(self, name: str) -> bool:
         path = self.root / _checked(name)
@@ -139,7 +130,7 @@ class LocalFolder(Location):
             return False
         except OSError as error:
             raise StorageError(f"{self.describe(name)} can't be deleted: {error.strerror or error}.") from error
-        _fsync(path.parent)
+        fsync_path(path.parent)
         return True
 
     def names(self, prefix: str = "") -> list[str]:
@@ -161,7 +152,7 @@ class LocalFolder(Location):
     def locked(self, name: str) -> Iterator[None]:
         import fcntl
 
-        self._make_folder(self.root)
+        make_folder_durably(self.root)
         with (self.root / _checked(name)).open("a") as handle:
             deadline = time.monotonic() + _PATIENCE
             while True:
@@ -178,7 +169,18 @@ class LocalFolder(Location):
             yield  # closing the file releases the lock, also when the process dies
 
 
-def _fsync(path: Path) -> None:
+def make_folder_durably(folder: Path) -> None:
+    """Create a folder and its parents so that a crash cannot lose the entry of any of them."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        fsync_path(one.parent)
+
+
+def fsync_path(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

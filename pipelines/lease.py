@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keys.errors import StorageError
+from keys.files import make_folder_durably
 from pipelines.errors import LeaseError
 from pipelines.sources import STATE_FOLDER
-from pipelines.storage import Folder, make_folder_durably
+from pipelines.storage import Folder
 
 LEASE = f"{STATE_FOLDER}/lease"
 BEAT = 15.0

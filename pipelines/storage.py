@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from keys.errors import StorageError
-from keys.files import LocalFolder, Location, RemoteFolder, open_location
+from keys.files import LocalFolder, Location, RemoteFolder, fsync_path, make_folder_durably, open_location
 
 CHUNK = 1 << 20
 # Where stores' clients define exceptions that are no OSError: no connection, no credentials, no such bucket.
@@ -126,7 +126,7 @@ class Folder:
             if self._local is not None:
                 make_folder_durably(Path(new).parent)
                 os.replace(old, new)
-                fsync_folder(Path(new).parent)
+                fsync_path(Path(new).parent)
             else:
                 self._make_parent(new)
                 self._fs.cp_file(old, new)
@@ -172,25 +172,6 @@ def _storage_errors(folder: Folder, name: str, verb: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in _CLOUD_MODULES:
             raise
         raise StorageError(f"{folder.describe(name)} can't be {verb}: {type(error).__name__}.") from error
-
-
-def make_folder_durably(folder: Path) -> None:
-    """Create a folder and its parents so that a crash cannot lose the entry of any of them."""
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for one in reversed(missing):
-        one.mkdir(exist_ok=True)
-        fsync_folder(one.parent)
-
-
-def fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class HashingReader:
