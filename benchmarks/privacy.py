@@ -23,7 +23,7 @@ from diffpriv.errors import ModelError
 from diffpriv.faces.compositing import face_mask
 from diffpriv.payloads import pack_key_i, unpack_key_i
 from diffpriv.recovery import psnr
-from diffpriv.transforms.diffprivacy import MICRO_BATCH, DiffPrivacyTransform, load_diffprivacy_transform, to_pixels, to_tensor
+from diffpriv.transforms.diffprivacy import DiffPrivacyTransform, load_diffprivacy_transform, to_pixels, to_tensor
 
 Embed = Callable[[np.ndarray], np.ndarray]
 SEEDS = (b"benchmark seed 1".ljust(32, b"."), b"benchmark seed 2".ljust(32, b"."))
@@ -65,13 +65,13 @@ def protect_crops(transform: DiffPrivacyTransform, data: LabelledCrops, salt: by
     """One attempt on every crop: (protected crops, builtin similarity, seconds per face)."""
     pipeline, preset, config = transform.pipeline, transform.preset, transform.config
     protected, similar, started = [], [], time.perf_counter()
-    for start in range(0, len(data.crops), MICRO_BATCH):
-        part = list(data.crops[start : start + MICRO_BATCH])
+    for start in range(0, len(data.crops), preset.micro_batch):
+        part = list(data.crops[start : start + preset.micro_batch])
         real = len(part)
-        part += [part[-1]] * (MICRO_BATCH - real)
+        part += [part[-1]] * (preset.micro_batch - real)
         crops = to_tensor(part, pipeline.device)
         key = pipeline.create_key(crops, preset, noise_map=False)
-        seeds = [(salt[:24] + (start + index).to_bytes(8, "big")) for index in range(MICRO_BATCH)]
+        seeds = [(salt[:24] + (start + index).to_bytes(8, "big")) for index in range(preset.micro_batch)]
         output = pipeline.protect(crops, key.key_e, seeds, config.task, preset)
         protected.append(to_pixels(output.crops)[:real])
         with torch.no_grad():
@@ -84,10 +84,10 @@ def recover_crops(transform: DiffPrivacyTransform, data: LabelledCrops) -> tuple
     """Tier keys through its stored precision: (recovered crops, worst inversion residual, seconds per face of inversion)."""
     pipeline, preset = transform.pipeline, transform.preset
     recovered, worst, spent = [], 0.0, 0.0
-    for start in range(0, len(data.crops), MICRO_BATCH):
-        part = list(data.crops[start : start + MICRO_BATCH])
+    for start in range(0, len(data.crops), preset.micro_batch):
+        part = list(data.crops[start : start + preset.micro_batch])
         real = len(part)
-        part += [part[-1]] * (MICRO_BATCH - real)
+        part += [part[-1]] * (preset.micro_batch - real)
         started = time.perf_counter()
         key = pipeline.create_key(to_tensor(part, pipeline.device), preset)
         spent += time.perf_counter() - started
@@ -123,7 +123,7 @@ def detection(crops: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
 
     before, after = landmarks(reference), landmarks(crops)
     seen = [now is not None for now in after]
-    close = []
+    close: list[bool] = []
     for then, now in zip(before, after, strict=True):
         if then is not None:
             eyes = np.linalg.norm(then[0] - then[1])

@@ -1,9 +1,11 @@
-"""One evaluation of the conditional denoiser and one deterministic DDIM step, shared by sampling and inversion.
+"""One evaluation of the conditional denoiser and one deterministic step, shared by sampling and inversion.
 
-Source: Song et al. 2021 (DDIM), eq. 12 with eta = 0; Salimans and Ho 2022 for the v-parametrisation.
+Source: Song et al. 2021 (DDIM), eq. 12 with eta = 0; Lu et al. 2022 (DPM-Solver++), algorithm 2, for the second order; Salimans
+and Ho 2022 for the v-parametrisation.
 Pure: no files, no global random state.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -71,3 +73,22 @@ class Denoiser:
         """The DDIM state at `to_timestep` on the straight line through the prediction (eq. 12, eta = 0)."""
         signal, spread = self.coefficients(to_timestep)
         return signal * prediction.clean + spread * prediction.noise
+
+    def extrapolated(self, prediction: Prediction, before: torch.Tensor, timesteps: tuple[int, int, int]) -> Prediction:
+        """The prediction moved on along its own change: `step` from it is a second-order multistep (2M) step.
+
+        Args:
+            prediction: at the second of the timesteps. before: the clean estimate at the first. timesteps: the one before,
+                this one, and the one stepped to; to -1, the clean latent, nothing is extrapolated: it is infinitely far off.
+        """
+        if timesteps[2] < 0:
+            return prediction
+        first, here, there = (self._log_ratio(timestep) for timestep in timesteps)
+        clean = prediction.clean + (there - here) / (2 * (here - first)) * (prediction.clean - before)
+        signal, spread = self.coefficients(timesteps[1])
+        noisy = signal * prediction.clean + spread * prediction.noise
+        return Prediction(clean, (noisy - signal * clean) / spread)
+
+    def _log_ratio(self, timestep: int) -> float:
+        signal, spread = self.coefficients(timestep)
+        return math.log(signal / spread)

@@ -2,8 +2,8 @@
 
 Source: Song et al. 2021 (DDIM), eq. 12 solved for the noisier state; He et al. 2023 (Diff-Privacy), section 3.1. Each inverse
 step is the implicit equation step(predict(z_t), t') = z_t', a fixed point of z = (z' + b v(z)) / a. It is iterated with
-Anderson acceleration of depth one (Walker and Ni 2011), from the velocity found at the step before; where it does not converge
-within `max_refinements`, the best iterate is kept and the residual says so.
+Anderson acceleration of depth one (Walker and Ni 2011), from the velocity found at the step before, `max_refinements` times or
+until the residual is below the tolerance. The last evaluation is spent twice: it measures an iterate and maps it once more.
 Pure: no files, no engine, no global random state. Same input, same bits, on one device type, dtype and batch shape.
 """
 
@@ -17,7 +17,7 @@ from diffpriv.denoising import Denoiser, Surroundings
 @dataclass(frozen=True)
 class InversionOutput:
     noise_map: torch.Tensor  # (batch, 8, 16, 16), float32, about unit variance
-    residual: torch.Tensor  # (batch,), RMS error of the implicit equation at its worst timestep
+    residual: torch.Tensor  # (batch,), RMS error of the implicit equation at its worst timestep, before the last mapping
     unet_evaluations: int  # per face
 
 
@@ -76,15 +76,16 @@ def invert(
             residual = _rms(denoiser.step(prediction, previous) - state)
             better = (residual < best_residual) & (best_residual >= tolerance)
             found = signal * prediction.noise - spread * prediction.clean
-            best = torch.where(better[:, None, None, None], guess, best)
             best_velocity = torch.where(better[:, None, None, None], found, best_velocity)
             best_residual = torch.where(better, residual, best_residual)
-            if float(best_residual.max()) < tolerance:
-                break
             before, change_before = mapped, change
             mapped = (state + b * found) / a
             change = mapped - guess
             guess = mapped if before is None else _accelerated(mapped, before, change, change_before)
+            # The image of the best iterate is closer still, and costs no evaluation.
+            best = torch.where(better[:, None, None, None], guess, best)
+            if float(best_residual.max()) < tolerance:
+                break
         worst = torch.maximum(worst, best_residual)
         state, velocity = best, best_velocity
     return InversionOutput(state, worst, evaluations)

@@ -53,7 +53,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
     All methods take crops (n, 3, size, size), float32 RGB in [-1, 1], on the pipeline's device; `crop_size` is 128 for the
     builtin model. n is free, but the bits of a result depend on n (summation order in kernels), so callers that need
-    reproducible bytes keep n fixed.
+    reproducible bytes keep n fixed. `arithmetic` torch.bfloat16 computes convolutions and products of protection and inversion
+    in half precision (autocast); recovery is always float32.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, msi=msi, recognizer=recognizer)
         self.denoiser = Denoiser(unet, scheduler)
+        self.arithmetic = torch.float32
 
     @property
     def crop_size(self) -> int:
@@ -102,14 +104,16 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         if not noise_map:
             return KeyOutput(key_e, None, None)
         tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
-        output = invert(
-            latent,
-            tokens,
-            self.nothing_around(len(crops)),
-            self.denoiser,
-            steps=preset.inversion_steps,
-            max_refinements=preset.inversion_refinements,
-        )
+        nothing_around = self.nothing_around(len(crops))
+        with self._autocast():
+            output = invert(
+                latent,
+                tokens,
+                nothing_around,
+                self.denoiser,
+                steps=preset.inversion_steps,
+                max_refinements=preset.inversion_refinements,
+            )
         return KeyOutput(key_e, output.noise_map, output.residual)
 
     @torch.no_grad()
@@ -133,7 +137,12 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
         scale = preset.guidance_scale * (1 + 0.75 * attempt)
         energy = self._energy(task, crops, preset, seeds)
-        return ProtectOutput(self._denoise(state, timesteps, tokens, crops, energy, scale, preset.guidance_every))
+        with self._autocast():
+            latent = self._denoise(state, timesteps, tokens, crops, energy, scale, preset.guidance_every, preset.order)
+        return ProtectOutput(self._in_place(latent, crops).clamp(-1, 1))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == torch.bfloat16)
 
     def _keyed_noise(self, seeds: Sequence[bytes], label: str) -> torch.Tensor:
         drawn = [keyed_normal(seed, label, self.latent_shape) for seed in seeds]
@@ -148,22 +157,30 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         energy: Energy,
         scale: float,
         every: int,
+        order: int,
     ) -> torch.Tensor:
-        """From a noisy state to crops whose face region is new and whose surroundings are those of `crops`."""
+        """From a noisy state to latents of a new face that fits what surrounds the face in `crops`."""
         surroundings = self.surroundings(crops)
-        blend = torch.from_numpy(face_mask(crops.shape[-1])).to(crops)[None, None]
-        region = functional.avg_pool2d(blend, LATENT_SCALE)
-
-        def to_crop(latent: torch.Tensor) -> torch.Tensor:
-            return blend * decode_latents(self.vae, latent) + (1 - blend) * crops
-
+        region = functional.avg_pool2d(self._blend(crops), LATENT_SCALE)
+        clean: torch.Tensor | None = None
         for index, timestep in enumerate(timesteps):
-            last = index + 1 == len(timesteps)
+            following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
             prediction = self.denoiser.predict(state, timestep, tokens, surroundings)
-            state = self.denoiser.step(prediction, -1 if last else timesteps[index + 1])
+            ahead = prediction
+            if order == 2 and clean is not None:
+                ahead = self.denoiser.extrapolated(prediction, clean, (timesteps[index - 1], timestep, following))
+            state, clean = self.denoiser.step(ahead, following), prediction.clean
             if scale > 0 and (len(timesteps) - 1 - index) % every == 0:
-                state = guided(state, guidance_direction(prediction.clean, to_crop, energy), region, scale)
-        return to_crop(state).clamp(-1, 1)
+                state = guided(state, guidance_direction(clean, lambda z: self._in_place(z, crops), energy), region, scale)
+        return state
+
+    def _blend(self, crops: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(face_mask(crops.shape[-1])).to(crops)[None, None]
+
+    def _in_place(self, latent: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
+        """The decoded face inside the face mask, `crops` outside; not clamped, differentiable."""
+        blend = self._blend(crops)
+        return blend * decode_latents(self.vae, latent) + (1 - blend) * crops
 
     def _energy(self, task: str, crops: torch.Tensor, preset: Preset, seeds: Sequence[bytes]) -> Energy:
         if task == "hide":
@@ -200,4 +217,5 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             return 1 - self.recognizer.similarity(self.recognizer.embed_canonical(crops), embedding)
 
         timesteps = self.denoiser.timesteps(RECOVERY_STEPS)
-        return self._denoise(noise, timesteps, tokens, published, unlike, scale, 1)
+        latent = self._denoise(noise, timesteps, tokens, published, unlike, scale, every=1, order=1)
+        return self._in_place(latent, published).clamp(-1, 1)

@@ -7,6 +7,7 @@ tried again with another draw and a stronger push. One that stays over the limit
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,7 +25,6 @@ from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_face, 
 from diffpriv.transforms.output_check import Finding, OutputCheck
 from diffpriv.weights import load_pipeline, resolve_model, weights_digest
 
-MICRO_BATCH = 8
 LIMIT_FALSE_ACCEPT_RATE = "0.001"
 
 
@@ -43,13 +43,16 @@ class DiffPrivacyTransform:
         self.preset: Preset = load_preset(config.preset, config.task)
         self._digest = digest
         self.similarity_limit = self._resolve_limit()
-        self.check = OutputCheck(pipeline.recognizer, load_detector("centerface"), MICRO_BATCH, judge)
+        self._batch = self.preset.micro_batch
+        self.check = OutputCheck(pipeline.recognizer, load_detector("centerface"), self._batch, judge)
+        pipeline.arithmetic = resolve_arithmetic(config.arithmetic, pipeline.device)
         self._judge = judge
 
     @property
     def identity(self) -> str:
         judge = f" judge {self._judge.identity}" if self._judge else ""
-        return f"diffprivacy/1 weights {self._digest[:16]}{judge}"
+        arithmetic = str(self.pipeline.arithmetic).removeprefix("torch.")
+        return f"diffprivacy/1 weights {self._digest[:16]} {arithmetic}{judge}"
 
     def _resolve_limit(self) -> float:
         if self.config.similarity_limit is not None:
@@ -63,47 +66,54 @@ class DiffPrivacyTransform:
         return float(thresholds[LIMIT_FALSE_ACCEPT_RATE])
 
     def protect(self, requests: Sequence[FaceRequest]) -> list[FaceResult]:
-        """New faces for all requests, micro-batch by micro-batch."""
-        results: list[FaceResult] = []
-        for start in range(0, len(requests), MICRO_BATCH):
-            results += self._protect_batch(requests[start : start + MICRO_BATCH])
-        return results
+        """New faces for all requests. The faces that an attempt leaves unsettled share the next attempt's micro-batches."""
+        tries: list[_Face] = []
+        for start in range(0, len(requests), self._batch):
+            tries += self._begin(requests[start : start + self._batch])
+        for attempt in range(self.config.max_attempts):
+            unsettled = [face for face in tries if not face.settled]
+            for start in range(0, len(unsettled), self._batch):
+                self._attempt(unsettled[start : start + self._batch], attempt)
+        return [face.best if face.best is not None else self._fill(face) for face in tries]
 
-    def _protect_batch(self, requests: Sequence[FaceRequest]) -> list[FaceResult]:
+    def _begin(self, requests: Sequence[FaceRequest]) -> list["_Face"]:
+        """Stage 1 of one micro-batch: crops, keys, and the embeddings that results are compared with."""
         size = self.pipeline.crop_size
         canonical = [stored_matrix(request) for request in requests]
         matrices = [matrix * (size / CANONICAL_SIZE) for matrix in canonical]
         originals = [warp_to_crop(request.image, matrix, size) for request, matrix in zip(requests, matrices, strict=True)]
-        crops = to_tensor(_padded(originals), self.pipeline.device)
-        seeds = _padded([request.seed for request in requests])
+        crops = to_tensor(self._padded(originals), self.pipeline.device)
         key = self.pipeline.create_key(crops, self.preset, noise_map=self.config.recovery == "keys")
         with torch.no_grad():
             target = self.pipeline.recognizer.embed_canonical(crops)
-        payloads = [self._payload(request, key, target, row) for row, request in enumerate(requests)]
-        best: list[FaceResult | None] = [None] * len(requests)
-        settled = [False] * len(requests)
-        similarity = [0.0] * len(requests)
-        for attempt in range(self.config.max_attempts):
-            # The whole batch runs again, settled faces included: its shape, and so every face's bits, must not change.
-            output = self.pipeline.protect(crops, key.key_e, seeds, self.config.task, self.preset, attempt=attempt)
-            faces = zip(requests, to_pixels(output.crops), matrices, strict=False)
-            patches = [blend_face(request.image, pixels, matrix, request.seed) for request, pixels, matrix in faces]
-            findings = self.check.examine(requests, patches, canonical, target)
-            for row, (request, patch, finding) in enumerate(zip(requests, patches, findings, strict=True)):
-                if settled[row]:
-                    continue
-                similarity[row] = finding.similarity
-                # Without a face to be found there it is private but of little use: kept only if no later attempt is better.
-                if self._acceptable(finding) and (finding.found or best[row] is None):
-                    payload = self._exact(request, patch) or payloads[row]
-                    best[row] = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
-                    settled[row] = finding.found
-            if all(settled):
-                break
         return [
-            result if result is not None else self._fill(request, payload, value)
-            for result, request, payload, value in zip(best, requests, payloads, similarity, strict=True)
+            _Face(request, canonical[row], crops[row], key.key_e[row], target[row], self._payload(request, key, target, row))
+            for row, request in enumerate(requests)
         ]
+
+    def _attempt(self, faces: Sequence["_Face"], attempt: int) -> None:
+        """Stage 2 of one micro-batch, and the check of what came out."""
+        padded = self._padded(list(faces))
+        crops, key_e = torch.stack([face.crop for face in padded]), torch.stack([face.key_e for face in padded])
+        seeds = [face.request.seed for face in padded]
+        output = self.pipeline.protect(crops, key_e, seeds, self.config.task, self.preset, attempt=attempt)
+        scale = self.pipeline.crop_size / CANONICAL_SIZE
+        patches = [
+            blend_face(face.request.image, pixels, face.matrix * scale, face.request.seed)
+            for face, pixels in zip(faces, to_pixels(output.crops), strict=False)
+        ]
+        requests, matrices = [face.request for face in faces], [face.matrix for face in faces]
+        target = torch.stack([face.target for face in padded])
+        for face, patch, finding in zip(faces, patches, self.check.examine(requests, patches, matrices, target), strict=True):
+            face.similarity = finding.similarity
+            # Without a face to be found there it is private but of little use: kept only if no later attempt is better.
+            if self._acceptable(finding) and (finding.found or face.best is None):
+                payload = self._exact(face.request, patch) or face.payload
+                face.best = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
+                face.settled = finding.found
+
+    def _padded(self, items: list) -> list:
+        return items + [items[-1]] * (self._batch - len(items))
 
     def _acceptable(self, finding: Finding) -> bool:
         if self.config.task == "hide":
@@ -122,15 +132,38 @@ class DiffPrivacyTransform:
     def _exact(self, request: FaceRequest, patch: Patch) -> bytes:
         return encode_exact(request, patch, self.config.task) if self.config.recovery == "exact" else b""
 
-    def _fill(self, request: FaceRequest, payload: bytes, similarity: float) -> FaceResult:
+    def _fill(self, face: "_Face") -> FaceResult:
         side = "still too like" if self.config.task == "anonymize" else "no longer like"
         reason = f"{side} the original after {self.config.max_attempts} attempts (limit {self.similarity_limit:.3f})"
-        payload = self._exact(request, fill_patch(request)) or payload
-        return fill_face(request, reason, attempts=self.config.max_attempts, similarity=similarity, payload=payload)
+        payload = self._exact(face.request, fill_patch(face.request)) or face.payload
+        attempts, similarity = self.config.max_attempts, face.similarity
+        return fill_face(face.request, reason, attempts=attempts, similarity=similarity, payload=payload)
 
 
-def _padded(items: list) -> list:
-    return items + [items[-1]] * (MICRO_BATCH - len(items))
+@dataclass(eq=False)
+class _Face:
+    """One face on its way through the attempts."""
+
+    request: FaceRequest
+    matrix: np.ndarray  # picture to 128 px canonical crop
+    crop: torch.Tensor  # (3, size, size)
+    key_e: torch.Tensor
+    target: torch.Tensor  # the original's embedding
+    payload: bytes
+    best: FaceResult | None = None
+    settled: bool = False
+    similarity: float = 0.0
+
+
+def resolve_arithmetic(name: str, device: torch.device) -> torch.dtype:
+    """What "auto" means on this machine: bfloat16 where its instructions exist, float32 elsewhere."""
+    if name == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        name = "bfloat16" if fast else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def to_tensor(crops: list[np.ndarray], device: torch.device) -> torch.Tensor:
