@@ -127,7 +127,7 @@ def detection(crops: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     for then, now in zip(before, after, strict=True):
         if then is not None:
             eyes = np.linalg.norm(then[0] - then[1])
-            close.append(now is not None and float(np.linalg.norm(now - then, axis=1).mean()) <= 0.1 * eyes)
+            close.append(bool(now is not None and float(np.linalg.norm(now - then, axis=1).mean()) <= 0.1 * eyes))
     return float(np.mean(seen)), float(np.mean(close))
 
 
