@@ -8,8 +8,7 @@ the latent is halved in size or mirrored and must decode to the crop treated ali
 
 import argparse
 import json
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ import torch
 from torch.nn import functional
 
 from diffpriv.models.autoencoder import FaceAutoencoder
-from diffpriv.training.checkpoint import ParameterAverage, load_checkpoint, save_checkpoint
 from diffpriv.training.dataset import TrainingCrops, load_crops
+from diffpriv.training.loop import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -85,25 +84,22 @@ def train(crops_path: Path, out: Path, minutes: float, config: AutoencoderTraini
     torch.manual_seed(config.seed)
     model = FaceAutoencoder().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    average = ParameterAverage(model, config.average_decay)
-    step, spent = 0, 0.0
-    state = load_checkpoint(out / "checkpoint.pt")
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.values, step, spent = state["average"], state["step"], state["spent"]
-    print(
-        json.dumps({"parameters": sum(p.numel() for p in model.parameters()), "resumed_at": step, **asdict(config)}), flush=True
+    run = TrainingRun(
+        out / "checkpoint.pt",
+        {"model": model},
+        optimizer,
+        minutes=minutes,
+        decay=config.average_decay,
+        seed=config.seed,
+        report_every=500,
     )
-    budget, last, last_saved = minutes * 60, time.monotonic(), time.monotonic()
-    while spent < budget:
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    for step in run.steps():
+        generator = step.generator
         rows = training_rows[torch.randint(len(training_rows), (config.batch,), generator=generator).numpy()]
         crops, valid = to_batch(data, rows, generator, device)
         choice = float(torch.rand(1, generator=generator))
-        progress = spent / budget
-        warm = min(1.0, (step + 1) / config.warmup_steps)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (1 if progress < 0.5 else max(0.03, 2 * (1 - progress)))
+        warm = min(1.0, (step.index + 1) / config.warmup_steps)
+        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * min(1.0, max(0.03, 2 * (1 - step.progress)))
         with torch.autocast(device, dtype=torch.bfloat16):
             latent = model.encode_raw(crops)
             scale = latent.detach().float().std()
@@ -116,22 +112,9 @@ def train(crops_path: Path, out: Path, minutes: float, config: AutoencoderTraini
                 decoded_latent, crops, valid = decoded_latent.flip(3), crops.flip(3), valid.flip(3)
             output = model.decode(decoded_latent)
             loss = reconstruction_loss(output.float(), crops, valid) + config.latent_penalty * latent.float().square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average.update(model, step)
-        step += 1
-        now = time.monotonic()
-        spent, last = spent + min(now - last, 5.0), now  # a pause (SIGSTOP) is not training time
-        if step % 500 == 0:
-            print(json.dumps({"step": step, "minutes": round(spent / 60, 2), "loss": round(float(loss), 5)}), flush=True)
-        if now - last_saved > 120:
-            last_saved = now
-            save_checkpoint(out / "checkpoint.pt", _state(model, optimizer, average, step, spent))
-    save_checkpoint(out / "checkpoint.pt", _state(model, optimizer, average, step, spent))
+        run.descend(loss)
     finished = FaceAutoencoder().to(device)
-    finished.load_state_dict(average.values)
+    finished.load_state_dict(run.averages["model"].values)
     finished.eval()
     mean, std = latent_statistics(finished, data, training_rows, device)
     finished.register_to_config(latent_mean=mean, latent_std=std)
@@ -140,24 +123,12 @@ def train(crops_path: Path, out: Path, minutes: float, config: AutoencoderTraini
     print(
         json.dumps(
             {
-                "steps": step,
-                "minutes": round(spent / 60, 1),
+                "steps": run.step,
+                "minutes": round(run.spent / 60, 1),
                 "held_out_psnr_db": round(measure_psnr(reloaded, data, held_out_rows, device), 2),
             }
         )
     )
-
-
-def _state(
-    model: FaceAutoencoder, optimizer: torch.optim.Optimizer, average: ParameterAverage, step: int, spent: float
-) -> dict:
-    return {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average.values,
-        "step": step,
-        "spent": spent,
-    }
 
 
 def main() -> None:

@@ -11,10 +11,8 @@ in the photo.
 """
 
 import argparse
-import json
 import math
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +23,8 @@ from torch.nn import functional
 from diffpriv.faces.masks import blank_mask
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import QUANTISATION_STEP, MultiScaleInverter, stage_of
-from diffpriv.training.checkpoint import ParameterAverage, load_checkpoint, save_checkpoint
 from diffpriv.training.dataset import load_crops
+from diffpriv.training.loop import TrainingRun
 from diffpriv.training.samples import save_sample_sheet
 
 LATENT_SIZE = 16
@@ -108,43 +106,27 @@ def train(crops_path: Path, autoencoder_path: Path, out: Path, minutes: float, c
     unet, msi = new_denoiser().to(device), MultiScaleInverter().to(device)
     parameters = [*unet.parameters(), *msi.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    unet_average, msi_average = ParameterAverage(unet, config.average_decay), ParameterAverage(msi, config.average_decay)
-    step, spent = 0, 0.0
-    state = load_checkpoint(out / "checkpoint.pt")
-    if state is not None:
-        unet.load_state_dict(state["unet"])
-        msi.load_state_dict(state["msi"])
-        optimizer.load_state_dict(state["optimizer"])
-        unet_average.values, msi_average.values = state["unet_average"], state["msi_average"]
-        step, spent = state["step"], state["spent"]
-    print(json.dumps({"parameters": sum(p.numel() for p in parameters), "resumed_at": step, **asdict(config)}), flush=True)
 
-    def write_state() -> None:
-        save_checkpoint(
-            out / "checkpoint.pt",
-            {
-                "unet": unet.state_dict(),
-                "msi": msi.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "unet_average": unet_average.values,
-                "msi_average": msi_average.values,
-                "step": step,
-                "spent": spent,
-            },
-        )
-
-    def write_model(folder: Path) -> None:
+    def write_model() -> None:
         finished_unet, finished_msi = new_denoiser(), MultiScaleInverter()
-        finished_unet.load_state_dict(unet_average.values)
-        finished_msi.load_state_dict(msi_average.values)
-        finished_unet.half().save_pretrained(folder / "unet")
-        finished_msi.half().save_pretrained(folder / "msi")
-        scheduler.save_pretrained(folder / "scheduler")
+        finished_unet.load_state_dict(run.averages["unet"].values)
+        finished_msi.load_state_dict(run.averages["msi"].values)
+        finished_unet.half().save_pretrained(out / "unet")
+        finished_msi.half().save_pretrained(out / "msi")
+        scheduler.save_pretrained(out / "scheduler")
 
-    budget, last, last_saved = minutes * 60, time.monotonic(), time.monotonic()
-    running = 0.0
-    while spent < budget:
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    run = TrainingRun(
+        out / "checkpoint.pt",
+        {"unet": unet, "msi": msi},
+        optimizer,
+        minutes=minutes,
+        decay=config.average_decay,
+        seed=config.seed,
+        write=write_model,
+        save_seconds=300,
+    )
+    for step in run.steps():
+        generator = step.generator
         rows = torch.from_numpy(training_rows)[torch.randint(len(training_rows), (config.batch,), generator=generator)]
         mirror = (torch.rand(config.batch, generator=generator) < 0.5).long()
         clean = full[mirror, rows].float().to(device)
@@ -165,33 +147,16 @@ def train(crops_path: Path, autoencoder_path: Path, out: Path, minutes: float, c
         mask = torch.where(drop_context, torch.ones_like(face), face)
         seen = torch.where(drop_context, no_context, seen)
         weight = (config.outside_weight + (1 - config.outside_weight) * mask) * valid_rows.clamp(min=0.05)
-        warm = min(1.0, (step + 1) / config.warmup_steps)
-        progress = min(1.0, spent / budget)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        warm = min(1.0, (step.index + 1) / config.warmup_steps)
+        decayed = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step.progress))
+        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * decayed
         with torch.autocast(device, dtype=torch.bfloat16):
             tokens = msi.stage_tokens(msi(clean).features + rounding)
             tokens = tokens[torch.arange(config.batch, device=device), stage_of(timestep)]
             tokens = torch.where(drop_key, msi.null_tokens, tokens)
             predicted = unet(torch.cat([noisy, seen, mask], 1), timestep, encoder_hidden_states=tokens).sample
         loss = ((predicted.float() - target) ** 2 * weight).sum() / (weight.sum() * clean.shape[1])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        unet_average.update(unet, step)
-        msi_average.update(msi, step)
-        step += 1
-        running = 0.98 * running + 0.02 * float(loss.detach()) if running else float(loss.detach())
-        now = time.monotonic()
-        spent, last = spent + min(now - last, 5.0), now  # a pause (SIGSTOP) is not training time
-        if step % 100 == 0:
-            print(json.dumps({"step": step, "minutes": round(spent / 60, 2), "loss": round(running, 4)}), flush=True)
-        if now - last_saved > 300:
-            last_saved = now
-            write_state()
-            write_model(out)
-    write_state()
-    write_model(out)
+        run.descend(loss)
     save_sample_sheet(out, autoencoder, data.crops[held_out_rows[:24]])
 
 
