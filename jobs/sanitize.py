@@ -10,6 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.face_options import (
+    Aligned,
+    Boxes,
+    BoxFormat,
+    Consent,
+    Detect,
+    FacesTable,
+    Gallery,
+    GallerySimilarity,
+    IdentityRootFile,
+    Landmarks,
+    Leave,
+    MinScore,
+    MinSize,
+    Pseudonym,
+    Treat,
+    face_settings,
+)
 from jobs.output import FOUND_WRONG, OUTPUT, print_table
 from jobs.passphrases import PassphraseFile
 from keys.errors import MisuseError
@@ -44,6 +62,21 @@ def sanitize(
         float | None, typer.Option(help="Highest similarity to its original that a face may keep, -1 to 1.")
     ] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Tries before a face is filled, 1 to 16.")] = None,
+    boxes: Boxes = None,
+    box_format: BoxFormat = None,
+    landmarks: Landmarks = None,
+    detect: Detect = None,
+    aligned: Aligned = None,
+    pseudonym: Pseudonym = None,
+    identity_root: IdentityRootFile = None,
+    min_size: MinSize = None,
+    min_score: MinScore = None,
+    leave: Leave = None,
+    treat: Treat = None,
+    consent: Consent = None,
+    gallery: Gallery = None,
+    gallery_similarity: GallerySimilarity = None,
+    faces_table: FacesTable = None,
     engine: Annotated[str | None, typer.Option(help="ray or beam.")] = None,
     actors: Annotated[int | None, typer.Option(min=0, help="Actors per stage; 0 lets the pools grow with the cluster.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPU share per protecting actor: 0, 1/n or a whole number.")] = None,
@@ -75,6 +108,23 @@ def sanitize(
             max_attempts=max_attempts,
         ),
         "workers": _only_given(detect_actors=actors, protect_actors=actors, protect_gpus=gpus),
+        **face_settings(
+            boxes=boxes,
+            box_format=box_format,
+            landmarks=landmarks,
+            detect=detect,
+            aligned=aligned,
+            pseudonym=pseudonym,
+            identity_root=identity_root,
+            min_size=min_size,
+            min_score=min_score,
+            leave=leave,
+            treat=treat,
+            consent=consent,
+            gallery=gallery,
+            gallery_similarity=gallery_similarity,
+            faces_table=faces_table,
+        ),
     }
     job = job_from(config, _only_given(**given))
     report = run_job(job, passphrase_file, json_lines=json_lines)
@@ -169,7 +219,7 @@ def show_report(console: "Console", job: "JobConfig", report: "RunReport") -> No
     if report.nothing_to_do:
         console.print("Nothing to do: every shard was committed before, with these settings.")
     print_table(console, f"Dataset {report.dataset}", ["", "count"], report.rows(), right=["count"])
-    for title, reasons in (("Quarantined", report.quarantined), ("Filled", report.filled)):
+    for title, reasons in (("Quarantined", report.quarantined), ("Filled", report.filled), ("Left as they are", report.left)):
         if reasons:
             print_table(console, title, ["reason", "count"], reasons.items(), right=["count"])
     console.print(f"data       {job.dst}", markup=False)

@@ -15,6 +15,7 @@ from keys.errors import MisuseError
 from keys.files import open_location
 
 SUFFIX = ".keys.parquet"
+IDENTITY_ROOT = "identity-root.json"  # see keys/identity.py
 _LONGEST = 200  # filesystems take 255 bytes; suffixes and temporary names need some of them
 
 
@@ -75,6 +76,7 @@ class KeyStore:
     def strangers(self) -> Sequence[str]:
         """Files that no key file's name explains, half-written ones of dead processes too; `audit verify` names them."""
         known = {key_file_path(dataset, shard) for dataset, shard in self.list()}
+        known |= {name for name in self.location.names() if name.endswith(f"/{IDENTITY_ROOT}") and name.count("/") == 1}
         return [name for name in self.location.names() if name not in known] + self.location.abandoned()
 
     def delete(self, dataset: str, shard: str) -> bool:

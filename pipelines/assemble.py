@@ -19,6 +19,7 @@ from keys.keyfile import build_key_file
 from keys.store import Receipt, key_file_path
 from pipelines.commit import PREPARED, Prepared
 from pipelines.errors import ShardError, SourceChangedError
+from pipelines.face_table import face_table, face_table_name
 from pipelines.formats import OutputFile, Shard, data_digest, shard_format
 from pipelines.sidecars import refusal
 from pipelines.staging import Blob, SampleResult, decode_sealed, read_blob, shard_folder
@@ -34,6 +35,8 @@ class ShardJob:
         made_by: identities of detector and transformation and the kind of device, for the commit record.
         sidecars: what the reader found beside the pictures.
         refuse_sidecars: whether such a finding keeps the shard back.
+        faces_table: whether to leave a table of every face's fate.
+        decisions: digest of what reviewers decided about this shard; "" for nothing.
     """
 
     source_url: str
@@ -45,6 +48,8 @@ class ShardJob:
     made_by: dict[str, str]
     sidecars: tuple[tuple[str, int], ...] = ()
     refuse_sidecars: bool = False
+    faces_table: bool = False
+    decisions: str = ""
 
 
 class StagedEdits:
@@ -90,6 +95,7 @@ def assemble_shard(job: ShardJob, results: Sequence[SampleResult]) -> str:
             f"{job.shard.name} gave {assembled.samples} samples where {counts['samples_out']} were expected: it changed."
         )
     key_file = _key_file(job, results, target, f"{folder}/{attempt}") if job.keeps_keys else None
+    table = _face_table(job, results, target, f"{folder}/{attempt}") if job.faces_table else None
     prepared = _describe(
         job,
         results,
@@ -97,6 +103,7 @@ def assemble_shard(job: ShardJob, results: Sequence[SampleResult]) -> str:
         attempt=attempt,
         files=assembled.files,
         key_file=key_file,
+        table=table,
         counts=counts,
         source_sha256=assembled.source_sha256,
     )
@@ -118,6 +125,7 @@ def count(results: Sequence[SampleResult]) -> dict[str, int]:
         "faces": sum(faces.values()),
         "faces_protected": faces["protected"],
         "faces_filled": faces["filled"],
+        "faces_left": faces["left"],
         "faces_recoverable": sum(face.recoverable for result in kept for face in result.faces),
     }
 
@@ -153,6 +161,12 @@ def _key_file(job: ShardJob, results: Sequence[SampleResult], target: Folder, st
     return OutputFile(staged, path, hashlib.sha256(data).hexdigest(), len(data))
 
 
+def _face_table(job: ShardJob, results: Sequence[SampleResult], target: Folder, staging: str) -> OutputFile:
+    data = face_table(results)
+    target.small.write(f"{staging}/faces", data)
+    return OutputFile(f"{staging}/faces", face_table_name(job.shard.name), hashlib.sha256(data).hexdigest(), len(data))
+
+
 def _describe(
     job: ShardJob,
     results: Sequence[SampleResult],
@@ -161,6 +175,7 @@ def _describe(
     attempt: str,
     files: tuple[OutputFile, ...],
     key_file: OutputFile | None,
+    table: OutputFile | None,
     counts: dict[str, int],
     source_sha256: str,
 ) -> Prepared:
@@ -197,10 +212,14 @@ def _describe(
         "counts": counts,
         "reasons": {
             "quarantined": dict(Counter(result.reason for result in results if result.reason)),
-            "filled": dict(Counter(f.reason for r in results if not r.reason for f in r.faces if f.status == "filled")),
+            **{
+                status: dict(Counter(f.reason for r in results if not r.reason for f in r.faces if f.status == status))
+                for status in ("filled", "left")
+            },
         },
         "quarantined": [result.index for result in results if result.reason],
         "sidecars": dict(job.sidecars),
+        "decisions": job.decisions,
         "highest_similarity": max(similarities, default=None),
         # Which face is which: recovery asks by sample and face number.
         "faces": [
@@ -220,4 +239,5 @@ def _describe(
         tuple(quarantine),
         attempt,
         record,
+        table,
     )

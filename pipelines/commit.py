@@ -26,6 +26,7 @@ from keys.audit.events import AuditEvent
 from keys.errors import StorageError
 from keys.store import Receipt, encode_name
 from pipelines.errors import ShardError
+from pipelines.face_table import face_table_name
 from pipelines.formats import OutputFile
 from pipelines.sources import STATE_FOLDER
 from pipelines.storage import Folder
@@ -58,6 +59,7 @@ class Prepared:
         quarantine: one mapping per quarantined sample, for quarantine/<shard>.jsonl.
         record: facts for the commit record.
         attempt: a random name that tells this attempt from others at the same shard.
+        table: the faces table in staging, for the job's state; None where none is kept.
     """
 
     dataset: str
@@ -69,10 +71,16 @@ class Prepared:
     quarantine: tuple[dict[str, Any], ...]
     attempt: str
     record: dict[str, Any] = field(default_factory=dict)
+    table: OutputFile | None = None
 
     def encode(self) -> bytes:
         return json.dumps(
-            {**vars(self), "files": [vars(one) for one in self.files], "key_file": _plain(self.key_file)}
+            {
+                **vars(self),
+                "files": [vars(one) for one in self.files],
+                "key_file": _plain(self.key_file),
+                "table": _plain(self.table),
+            }
         ).encode()
 
     @classmethod
@@ -83,6 +91,7 @@ class Prepared:
                 **values,
                 "files": tuple(OutputFile(**one) for one in values["files"]),
                 "key_file": OutputFile(**values["key_file"]) if values["key_file"] else None,
+                "table": OutputFile(**values["table"]) if values.get("table") else None,
                 "events": tuple((kind, at, facts) for kind, at, facts in values["events"]),
                 "quarantine": tuple(values["quarantine"]),
             }
@@ -159,6 +168,7 @@ class Commit:
             "segment": {"id": segment, "sha256": segment_sha256},
         }
         self._write_quarantine(prepared)
+        self._publish_table(prepared)
         self._data.small.write(record_name(prepared.shard), json.dumps(record, indent=1).encode())
         self._clean(prepared)
         return record
@@ -197,6 +207,13 @@ class Commit:
             self._data.remove(file)
         if written is not None:
             self._data.small.delete(name)
+
+    def _publish_table(self, prepared: Prepared) -> None:
+        """The faces table, or none: one of an earlier commit would tell of other faces."""
+        if prepared.table is None:
+            self._data.small.delete(face_table_name(prepared.shard))
+        elif self._data.exists(prepared.table.staged):
+            self._data.move(prepared.table.staged, prepared.table.name)
 
     def _write_quarantine(self, prepared: Prepared) -> None:
         name = quarantine_name(prepared.shard)

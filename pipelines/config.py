@@ -11,20 +11,17 @@ import os
 from typing import Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from diffpriv.config import TransformConfig
 from pipelines.errors import MisuseError
 from pipelines.images import PictureLimits
+from pipelines.settings import BoxSettings, PseudonymSettings, RuleSettings, Strict
 
 DIGEST_VERSION = 1  # bump when the same settings come to mean something else
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class Workers(_Strict):
+class Workers(Strict):
     """How the work is spread. Nothing here may change a byte of the output.
 
     Attributes:
@@ -55,7 +52,7 @@ class Workers(_Strict):
         return value
 
 
-class JobConfig(_Strict):
+class JobConfig(Strict):
     """One sanitisation job.
 
     Attributes:
@@ -71,6 +68,11 @@ class JobConfig(_Strict):
         max_pixels, max_frames: `pipelines.images.PictureLimits`.
         sidecars: what happens to fields that hold boxes, landmarks, embeddings or pictures, or cannot be looked into: "report"
             counts and publishes them as they were, "refuse" publishes no shard that has one (see `pipelines.sidecars`).
+        boxes, aligned: faces that the dataset brings, or every picture being one aligned face crop (`pipelines.boxes`).
+        pseudonym: whether all faces of one person get one synthetic face (`pipelines.pseudonyms`).
+        rules: faces that are left as they are (`pipelines.policy`).
+        decisions: file of what a reviewer decided (`diffpriv review`); kept in DST for later runs.
+        faces_table: write a table of every face's fate beside each shard (`pipelines.face_table`).
     Raises:
         MisuseError: through `from_mapping` and `load`, for unknown keys and bad values.
     """
@@ -86,10 +88,16 @@ class JobConfig(_Strict):
     files_per_shard: int = Field(1000, ge=1)
     transform: TransformConfig = TransformConfig()
     detector: str = "centerface"
-    detector_options: dict[str, Any] = {}
+    detector_options: dict[str, Any] = Field(default_factory=dict)
     max_pixels: int = Field(PictureLimits.max_pixels, ge=1, le=PictureLimits.max_pixels)
     max_frames: int = Field(PictureLimits.max_frames, ge=1)
     sidecars: Literal["report", "refuse"] = "report"
+    boxes: BoxSettings | None = None
+    aligned: bool = False
+    pseudonym: PseudonymSettings = PseudonymSettings()
+    rules: RuleSettings = RuleSettings()  # type: ignore[call-arg]
+    faces_table: bool = False
+    decisions: str | None = None
     engine: Literal["ray", "beam"] = "ray"
     workers: Workers = Workers()  # type: ignore[call-arg]
 
@@ -109,6 +117,12 @@ class JobConfig(_Strict):
                 raise ValueError(f'recovery "{self.transform.recovery}" needs a key store: give `keys`, or recovery "none"')
             if not self.recipients:
                 raise ValueError(f'recovery "{self.transform.recovery}" needs at least one recipient')
+        if self.aligned and self.boxes is not None:
+            raise ValueError("a picture that is one aligned crop has no boxes: give `aligned` or `boxes`, not both")
+        if self.rules.gallery and self.rules.gallery_similarity is None:
+            raise ValueError("a consent gallery needs a similarity: give `gallery_similarity`")
+        if self.pseudonym.source and (self.transform.transform, self.transform.task) != ("diffprivacy", "anonymize"):
+            raise ValueError("a pseudonym per identity needs a synthetic face: transform diffprivacy, task anonymize")
         return self
 
     @classmethod
@@ -123,6 +137,14 @@ class JobConfig(_Strict):
     def limits(self) -> PictureLimits:
         return PictureLimits(self.max_pixels, self.max_frames)
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Fields of a sample that the job itself reads."""
+        fields = [self.rules.consent_field, self.pseudonym.field]
+        if self.boxes is not None:
+            fields += [self.boxes.field, self.boxes.landmarks or ""]
+        return frozenset(fields) - {""}
+
     def digest(self) -> str:
         """Hex SHA-256 of the canonical JSON (sorted keys, no spaces, UTF-8) of everything that decides the output's bytes."""
         document = {
@@ -135,6 +157,15 @@ class JobConfig(_Strict):
         }
         if self.sidecars != "report":  # left out at its default, so that digests from before this setting stay
             document["sidecars"] = self.sidecars
+        if self.aligned:
+            document["aligned"] = True
+        for name, part, default in (
+            ("boxes", self.boxes, None),
+            ("pseudonym", self.pseudonym, PseudonymSettings()),
+            ("rules", self.rules, RuleSettings()),  # type: ignore[call-arg]
+        ):
+            if part is not None and part != default:
+                document[name] = part.model_dump(mode="json", exclude={"root"})
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

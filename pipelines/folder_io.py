@@ -1,13 +1,16 @@
 """Image folders: the tree stays, every file is a sample of its own, and a shard is a bounded list of files.
 
-A sample's key is the file's path below SRC. Files that are no pictures are copied; thumbnail databases, which hold faces no
-detector was shown, go to quarantine.
+A sample's key is the file's path below SRC. Its fields, where the settings name any, are those of a JSON file of its name
+(`a/b.json` beside `a/b.jpg`). Files that are no pictures are copied; thumbnail databases, which hold faces no detector was
+shown, go to quarantine.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from keys.errors import StorageError
 from pipelines.errors import ShardError, SourceChangedError
+from pipelines.facts import MAX_FACTS_BYTES, pick_from_json
 from pipelines.formats import (
     MAX_PICTURE_BYTES,
     SNIFF_BYTES,
@@ -22,7 +25,7 @@ from pipelines.formats import (
 )
 from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
 from pipelines.sidecars import MAX_SIDECAR_BYTES, SidecarCount
-from pipelines.storage import CHUNK, Folder, HashingWriter
+from pipelines.storage import CHUNK, FileFacts, Folder, HashingWriter
 
 THUMBNAIL_DATABASES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "picasa.db", ".picasa.ini"})
 
@@ -30,11 +33,13 @@ THUMBNAIL_DATABASES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db"
 class FolderFormat:
     """See `formats.ShardFormat`. A shard is a list of files; its samples are these in order."""
 
-    def read(self, source: Folder, shard: Shard) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
+    def read(
+        self, source: Folder, shard: Shard, wanted: frozenset[str] = frozenset()
+    ) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
         sidecars = SidecarCount()
         for index, facts in enumerate(shard.files):
             try:
-                yield self._sample(source, shard.name, index, facts.name, facts.size, sidecars)
+                yield self._sample(source, shard.name, index, facts, sidecars, wanted)
             except StorageError as error:
                 # A file that vanished after it was listed: the list is wrong, so the shard is, and a rerun lists again.
                 yield ShardEnd(shard.name, index, str(error))
@@ -42,8 +47,9 @@ class FolderFormat:
         yield ShardEnd(shard.name, len(shard.files), "", sidecars.items())
 
     def _sample(
-        self, source: Folder, shard: str, index: int, name: str, size: int, sidecars: SidecarCount
+        self, source: Folder, shard: str, index: int, file: FileFacts, sidecars: SidecarCount, wanted: frozenset[str]
     ) -> Sample | QuarantinedSample:
+        name, size = file.name, file.size
         problem = name_problem(name)
         if name.rpartition("/")[2].lower() in THUMBNAIL_DATABASES:
             problem = "it is a thumbnail database, whose pictures nobody looked at"
@@ -59,7 +65,8 @@ class FolderFormat:
             if size > MAX_PICTURE_BYTES:
                 reason = f"its picture has {size} bytes; the limit is {MAX_PICTURE_BYTES}"
                 return QuarantinedSample(shard, index, name, reason)
-            return Sample(shard, index, name, (Picture("image", head + handle.read()),))
+            picture = Picture("image", head + handle.read())
+        return Sample(shard, index, name, (picture,), _facts(source, name, wanted))
 
     def assemble(self, source: Folder, shard: Shard, edits: Edits, target: Folder, staging: str) -> Assembled:
         files = []
@@ -83,3 +90,14 @@ class FolderFormat:
         if missing:
             raise ShardError(f"{shard.name}: {len(missing)} changed pictures have no place in the folder.")
         return Assembled(tuple(files), len(files), digest)
+
+
+def _facts(source: Folder, name: str, wanted: frozenset[str]) -> dict[str, Any]:
+    """Wanted fields from the JSON file that lies beside a picture under its name."""
+    if not wanted:
+        return {}
+    sidecar = f"{name[: len(name) - len(name.rpartition('/')[2])]}{name.rpartition('/')[2].rpartition('.')[0]}.json"
+    if not source.exists(sidecar) or source.facts(sidecar).size > MAX_FACTS_BYTES:
+        return {}
+    with source.open(sidecar) as handle:
+        return pick_from_json(handle.read(), wanted)

@@ -80,8 +80,14 @@ class Edits(Protocol):
 
 
 class ShardFormat(Protocol):
-    def read(self, source: Folder, shard: Shard) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
-        """Samples in order, then one ShardEnd; a problem of the shard as a whole is in the ShardEnd, not raised."""
+    def read(
+        self, source: Folder, shard: Shard, wanted: frozenset[str] = frozenset()
+    ) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
+        """Samples in order, then one ShardEnd; a problem of the shard as a whole is in the ShardEnd, not raised.
+
+        Args:
+            wanted: fields that go into each sample's `facts` where it has them.
+        """
         ...
 
     def assemble(self, source: Folder, shard: Shard, edits: Edits, target: Folder, staging: str) -> Assembled:

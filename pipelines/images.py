@@ -75,6 +75,7 @@ class DecodedPicture:
     Attributes:
         pixels: first frame, upright, (height, width, 3) uint8 RGB, read-only.
         frames: how many frames the file has.
+        orientation: EXIF's, by which the stored picture was turned; 1 for none.
     """
 
     pixels: np.ndarray = field(repr=False)
@@ -82,7 +83,7 @@ class DecodedPicture:
     _data: bytes = field(repr=False)
     _native: Image.Image = field(repr=False)  # first frame in its own mode, as stored, without metadata
     _format: str
-    _orientation: int
+    orientation: int
     _save: dict[str, Any] = field(repr=False)
     _hidden: tuple[bytes, ...] = field(repr=False)  # metadata blocks in which thumbnails lie
 
@@ -154,7 +155,7 @@ def later_frames(picture: DecodedPicture) -> Iterator[np.ndarray]:
         image = _open(picture._data, PictureLimits(max_pixels=1 << 62))
         for number in range(1, picture.frames):
             image.seek(number)
-            yield np.ascontiguousarray(_turn(_as_rgb(_native(image)), picture._orientation))
+            yield np.ascontiguousarray(_turn(_as_rgb(_native(image)), picture.orientation))
 
 
 def thumbnails(picture: DecodedPicture) -> Iterator[np.ndarray]:
@@ -187,7 +188,7 @@ def encode(picture: DecodedPicture, pixels: np.ndarray) -> bytes:
     """
     if pixels.shape != picture.pixels.shape or pixels.dtype != np.uint8:
         raise ValueError(f"new pixels are {pixels.shape} {pixels.dtype}, the picture is {picture.pixels.shape} uint8")
-    stored = np.ascontiguousarray(_turn_back(pixels, picture._orientation))
+    stored = np.ascontiguousarray(_turn_back(pixels, picture.orientation))
     with _refusing("the changed picture cannot be written"):
         image = _into_native(picture._native, stored)
         if picture._format == "WEBP" and not picture._save["lossless"]:

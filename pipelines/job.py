@@ -24,14 +24,18 @@ from keys.audit.log import AuditLog
 from keys.audit.segments import AuditSegments
 from keys.context import ShardContext
 from keys.errors import StorageError
+from keys.identity import IdentityRoot, store_identity_root
 from keys.recipients import Recipient, check_recipients
 from keys.store import KeyStore
 from pipelines.assemble import ShardJob
 from pipelines.commit import PREPARED, Commit, Prepared, read_record, segment_id
 from pipelines.config import JobConfig
+from pipelines.decisions import decisions_digest, keep_decisions
 from pipelines.errors import MisuseError, ShardError
 from pipelines.formats import Shard, data_digest, name_problem
 from pipelines.lease import hold_lease
+from pipelines.policy import Decision
+from pipelines.pseudonyms import read_mapping
 from pipelines.report import RunReport
 from pipelines.sources import STATE_FOLDER, Source, open_source, refuse_overlaps
 from pipelines.staging import STAGING
@@ -72,13 +76,15 @@ class Job:
         self._started = time.monotonic()
         self._begun = False
         self._audit_waits = False
+        self._keys = keys
+        self.decisions: dict[str, tuple[Decision, ...]] = {}
 
     @property
     def keeps_keys(self) -> bool:
         return self.config.transform.recovery != "none"
 
     def worker_settings(self, poison: frozenset[tuple[str, int]] = frozenset()) -> WorkerSettings:
-        return WorkerSettings(self.config, self.source.url, self.run_id, poison)
+        return WorkerSettings(self.config, self.source.url, self.run_id, poison, self.decisions)
 
     def shard_job(self, shard: Shard, sidecars: tuple[tuple[str, int], ...] = ()) -> ShardJob:
         context = ShardContext(self.config.dataset, shard.name, self.digest)
@@ -94,6 +100,8 @@ class Job:
             made_by,
             sidecars,
             self.config.sidecars == "refuse",
+            self.config.faces_table,
+            decisions_digest(self.decisions.get(shard.name, ())),
         )
 
     def begin(self) -> None:
@@ -101,11 +109,18 @@ class Job:
         if self._begun:
             return
         self._begun = True
+        self._keep_identity_root()
         self._write_state(_RUN, {"run": self.run_id, "state": "running"})
         event = run_started(
             int(time.time()), self.run_id, self.config.dataset, self.digest, shards=len(self.shards), pending=len(self.pending)
         )
         self._put_run_segment("1-started", event)
+
+    def _keep_identity_root(self) -> None:
+        """A locked copy of the identity root in the key store, before a face is made from it. Recovery "none" keeps nothing."""
+        if self.config.pseudonym.source and self._keys is not None:
+            recipients = [Recipient.load(path) for path in self.config.recipients]
+            store_identity_root(self._keys, self.config.dataset, IdentityRoot.load(self.config.pseudonym.root), recipients)
 
     def commit(self, prepared_name: str) -> None:
         """Carry a prepared shard over the line.
@@ -165,6 +180,7 @@ class Job:
         self._check_state()
         rolled = self._roll_forward()
         self.shards = self._list_shards()
+        self.decisions = keep_decisions(self.target, self.config.decisions, {shard.name for shard in self.shards})
         bad = [shard.name for shard in self.shards if name_problem(shard.name) or shard.name.startswith(f"{STATE_FOLDER}/")]
         if bad:
             raise MisuseError(f"SRC has a shard called {bad[0]!r}, which cannot be a shard's name.")
@@ -235,6 +251,8 @@ class Job:
         """Whether the shard's source is the one that was committed. Equal contents under a new date count as the same."""
         if record.get("config_digest") != self.digest:
             return False
+        if record.get("decisions", "") != decisions_digest(self.decisions.get(shard.name, ())):
+            return False
         if record["source"]["files"] == shard.fingerprint:
             return True
         if [file[:2] for file in record["source"]["files"]] != [file[:2] for file in shard.fingerprint]:
@@ -283,6 +301,7 @@ def open_job(config: JobConfig, log_key: NoteKey | None = None) -> Iterator[Job]
         MisuseError: SRC missing or empty; SRC, DST, keys and audit not apart; recipients unreadable; DST made otherwise.
         LeaseError: another run holds DST.
     """
+    config = with_root_id(config)
     source = open_source(config.src, config.format)
     refuse_overlaps(source.url, config.dst, config.keys or "", config.audit)
     if config.transform.recovery != "none":
@@ -297,6 +316,25 @@ def open_job(config: JobConfig, log_key: NoteKey | None = None) -> Iterator[Job]
         job = Job(config, source, target, run_id, log_key)
         job.prepare()
         yield job
+
+
+def with_root_id(config: JobConfig) -> JobConfig:
+    """The job with the identity root's public name in it, which enters the digest: another root is another release.
+
+    Raises:
+        MisuseError: the root cannot be read, or lies in SRC or DST.
+    """
+    pseudonym = config.pseudonym
+    if not pseudonym.source:
+        return config
+    root = os.path.abspath(pseudonym.root)
+    for what, place in (("SRC", config.src), ("DST", config.dst)):
+        if "://" not in place and os.path.commonpath([root, os.path.abspath(place)]) == os.path.abspath(place):
+            raise MisuseError(f"the identity root {pseudonym.root} lies in {what}.", advice="Keep it apart from the data.")
+    if pseudonym.source.endswith(".csv"):
+        read_mapping(pseudonym.source)
+    root_id = IdentityRoot.load(pseudonym.root).id
+    return config.model_copy(update={"pseudonym": pseudonym.model_copy(update={"root": root, "root_id": root_id})})
 
 
 def _existing(target: Folder) -> str:

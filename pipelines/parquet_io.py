@@ -8,11 +8,13 @@ Looked at: every top-level column of binary type or of the image struct. Binary 
 are refused for the whole shard rather than passed on unseen.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from keys.errors import StorageError
 from pipelines.errors import ShardError
+from pipelines.facts import pick, roots
 from pipelines.formats import MAX_PICTURE_BYTES, SNIFF_BYTES, Assembled, Edits, OutputFile, Shard, is_picture
 from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
 from pipelines.sidecars import SidecarCount, looks_inside, scan_schema, scan_values
@@ -26,7 +28,9 @@ READ_ROWS = 64  # rows decoded at a time: pictures of a few MB each must not add
 class ParquetFormat:
     """See `formats.ShardFormat`. A shard is one file."""
 
-    def read(self, source: Folder, shard: Shard) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
+    def read(
+        self, source: Folder, shard: Shard, wanted: frozenset[str] = frozenset()
+    ) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -35,10 +39,12 @@ class ParquetFormat:
         try:
             with source.open(shard.files[0].name) as handle, pq.ParquetFile(handle) as file:
                 columns = _picture_columns(file.schema_arrow)
-                rows = file.iter_batches(batch_size=READ_ROWS, columns=columns) if columns else _bare(file.metadata.num_rows)
+                beside = sorted(roots(wanted) & set(file.schema_arrow.names) - set(columns))
+                asked = [*columns, *beside]
+                rows = file.iter_batches(batch_size=READ_ROWS, columns=asked) if asked else _bare(file.metadata.num_rows)
                 for batch in rows:
                     for row in batch.to_pylist():
-                        yield _sample(shard.name, count, columns, row)
+                        yield _sample(shard.name, count, columns, row, wanted)
                         count += 1
                 sidecars.add(_beside(file, columns), count)
         except (ShardError, StorageError) as error:
@@ -128,7 +134,9 @@ def _holds_binary(kind: Any) -> bool:
     return any(_is_binary(kind.field(i).type) or _holds_binary(kind.field(i).type) for i in range(kind.num_fields))
 
 
-def _sample(shard: str, index: int, columns: list[str], row: dict[str, Any]) -> Sample | QuarantinedSample:
+def _sample(
+    shard: str, index: int, columns: list[str], row: dict[str, Any], wanted: frozenset[str]
+) -> Sample | QuarantinedSample:
     pictures = []
     for column in columns:
         value, promised = row[column], column.lower() in PICTURE_COLUMNS
@@ -142,7 +150,9 @@ def _sample(shard: str, index: int, columns: list[str], row: dict[str, Any]) -> 
             reason = f"its picture has {len(value)} bytes; the limit is {MAX_PICTURE_BYTES}"
             return QuarantinedSample(shard, index, _key(index), reason)
         pictures.append(Picture(column, value))
-    return Sample(shard, index, _key(index), tuple(pictures))
+    # Through JSON: a date or a decimal is what its text says, and every engine can carry it.
+    facts = json.loads(json.dumps(pick(row, wanted), default=str)) if wanted else {}
+    return Sample(shard, index, _key(index), tuple(pictures), facts)
 
 
 def _key(index: int) -> str:

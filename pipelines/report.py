@@ -16,6 +16,7 @@ COUNTS = (
     "faces",
     "faces_protected",
     "faces_filled",
+    "faces_left",
     "faces_recoverable",
 )
 
@@ -28,7 +29,7 @@ class RunReport:
         shards: in the dataset; each is done now, done before, or failed.
         shards_failed: shard -> reason. Nothing of these is published; a rerun tries them again.
         counts: of all committed shards, keys COUNTS.
-        quarantined, filled: reason -> how many.
+        quarantined, filled, left: reason -> how many.
         sidecars: what was found beside the pictures that may tell who is in them -> how often. Published as it was.
         highest_similarity: of any protected face to its original, where the transformation measures it.
         nothing_to_do: everything was committed before; the run wrote nothing.
@@ -46,6 +47,7 @@ class RunReport:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     quarantined: dict[str, int] = field(default_factory=dict)
     filled: dict[str, int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
     sidecars: dict[str, int] = field(default_factory=dict)
     highest_similarity: float | None = None
     nothing_to_do: bool = False
@@ -61,18 +63,20 @@ class RunReport:
     def add_records(self, records: Iterable[dict[str, Any]]) -> None:
         quarantined: Counter[str] = Counter()
         filled: Counter[str] = Counter()
+        left: Counter[str] = Counter()
         sidecars: Counter[str] = Counter()
         for record in records:
             for name in COUNTS:
-                self.counts[name] += record["counts"][name]
+                self.counts[name] += record["counts"].get(name, 0)  # records from before a count have none of it
             quarantined.update(record["reasons"]["quarantined"])
             filled.update(record["reasons"]["filled"])
+            left.update(record["reasons"].get("left", {}))
             sidecars.update(record["sidecars"])
             highest = record["highest_similarity"]
             if highest is not None:
                 self.highest_similarity = max(highest, self.highest_similarity if self.highest_similarity is not None else -1.0)
         self.quarantined, self.filled = dict(sorted(quarantined.items())), dict(sorted(filled.items()))
-        self.sidecars = dict(sorted(sidecars.items()))
+        self.left, self.sidecars = dict(sorted(left.items())), dict(sorted(sidecars.items()))
 
     def check(self) -> None:
         """Raises: JobError if the counts do not add up; then something was lost, and the output must not be used."""
@@ -80,7 +84,8 @@ class RunReport:
         sums = {
             "samples": c["samples_in"] == c["samples_out"] + c["samples_quarantined"],
             "quarantined samples": c["samples_quarantined"] == sum(self.quarantined.values()),
-            "faces": c["faces"] == c["faces_protected"] + c["faces_filled"],
+            "faces": c["faces"] == c["faces_protected"] + c["faces_filled"] + c["faces_left"],
+            "left faces": c["faces_left"] == sum(self.left.values()),
             "filled faces": c["faces_filled"] == sum(self.filled.values()),
             "pictures": c["pictures_changed"] <= c["pictures"],
             "shards": self.shards == self.shards_done + self.shards_done_before + len(self.shards_failed),
@@ -108,6 +113,8 @@ class RunReport:
             ("  + filled", f"{c['faces_filled']:,}"),
             ("  with a sealed record", f"{c['faces_recoverable']:,}"),
         ]
+        if c["faces_left"]:
+            rows.insert(-1, ("  + left as they are", f"{c['faces_left']:,}"))
         if self.highest_similarity is not None:
             rows.append(("highest similarity", f"{self.highest_similarity:.3f}"))
         rows += [(f"beside the pictures: {what}", f"{count:,}, published as it was") for what, count in self.sidecars.items()]

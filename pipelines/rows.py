@@ -57,18 +57,23 @@ def _to_row(record: Record) -> tuple[str, int, str, str, Sequence[bytes]]:
 
 def _parts(record: Record) -> tuple[str, int, dict[str, Any], list[bytes]]:
     if isinstance(record, Sample):
-        meta: dict[str, Any] = {"key": record.key, "fields": [picture.field for picture in record.pictures]}
+        meta: dict[str, Any] = {
+            "key": record.key,
+            "fields": [picture.field for picture in record.pictures],
+            "facts": record.facts,
+        }
         return "sample", record.index, meta, [picture.data for picture in record.pictures]
     if isinstance(record, DetectedSample):
         found = [
             {
                 "field": one.picture.field,
                 "first_frame_only": one.first_frame_only,
+                "left": one.left,
                 "faces": [[list(face.box), face.landmarks.tolist(), face.score] for face in one.faces],
             }
             for one in record.found
         ]
-        meta = {"key": record.key, "pictures": record.pictures, "found": found}
+        meta = {"key": record.key, "pictures": record.pictures, "found": found, "person": record.person}
         return "detected", record.index, meta, [one.picture.data for one in record.found]
     if isinstance(record, QuarantinedSample):
         return "quarantined", record.index, {"key": record.key, "reason": record.reason}, []
@@ -83,17 +88,18 @@ def _from_row(row: dict[str, Any]) -> Record:
     shard, index, kind, meta, blobs = row["shard"], row["index"], row["kind"], json.loads(row["meta"]), row["blobs"] or []
     if kind == "sample":
         pictures = tuple(Picture(field, data) for field, data in zip(meta["fields"], blobs, strict=True))
-        return Sample(shard, index, meta["key"], pictures)
+        return Sample(shard, index, meta["key"], pictures, meta["facts"])
     if kind == "detected":
         found = tuple(
             PictureFaces(
                 Picture(one["field"], data),
                 tuple(Face(tuple(box), np.array(points), score) for box, points, score in one["faces"]),
                 one["first_frame_only"],
+                tuple(one["left"]),
             )
             for one, data in zip(meta["found"], blobs, strict=True)
         )
-        return DetectedSample(shard, index, meta["key"], meta["pictures"], found)
+        return DetectedSample(shard, index, meta["key"], meta["pictures"], found, meta["person"])
     if kind == "quarantined":
         return QuarantinedSample(shard, index, meta["key"], meta["reason"])
     if kind == "end":

@@ -8,6 +8,7 @@ Pictures travel as their encoded bytes and are decoded where they are needed: a 
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from diffpriv.faces.types import Face
 
@@ -34,12 +35,14 @@ class Sample:
         index: position among the shard's samples, from 0; with `shard` it identifies the sample.
         key: the dataset's own name for it (`__key__`, a row number, a path); unique in the shard.
         pictures: in the shard's order, possibly none.
+        facts: fields that the settings name (`pipelines.facts`), as JSON values.
     """
 
     shard: str
     index: int
     key: str
     pictures: tuple[Picture, ...]
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, hash=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class PictureFaces:
 
     Attributes:
         faces: of the first frame, in the detector's order.
+        left: per face, why it stays as it is; empty text for those that are replaced. Empty altogether: all are.
         first_frame_only: later frames of an animation, or a thumbnail in the metadata, hold faces, so only the first frame may
             be published, written anew.
     """
@@ -95,6 +99,10 @@ class PictureFaces:
     picture: Picture
     faces: tuple[Face, ...] = dataclasses.field(repr=False)
     first_frame_only: bool = False
+    left: tuple[str, ...] = ()
+
+    def reason(self, number: int) -> str:
+        return self.left[number] if self.left else ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,8 @@ class DetectedSample:
 
     Attributes:
         pictures: how many pictures the sample has.
-        found: those that must change, in the sample's order. Face indices count through them in this order, from 0.
+        found: those with a face, in the sample's order. Face indices count through them in this order, from 0.
+        person: whose photo the sample is, where pseudonyms are per identity; "" where every face gets one of its own.
     """
 
     shard: str
@@ -111,6 +120,7 @@ class DetectedSample:
     key: str
     pictures: int
     found: tuple[PictureFaces, ...]
+    person: str = dataclasses.field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -119,8 +129,9 @@ class FaceOutcome:
 
     Attributes:
         face_index: counts through the sample's faces from 0; with the sample it names the face record.
-        status: "protected" or "filled".
+        status: "protected", "filled", or "left" as it is, on purpose.
         recoverable: a sealed record exists for it.
+        box, score: where it was found (xyxy, upright pixels) and how surely; for the faces table.
     """
 
     field: str
@@ -130,6 +141,8 @@ class FaceOutcome:
     attempts: int
     similarity: float | None
     recoverable: bool
+    box: tuple[float, ...] = ()
+    score: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class SampleResult:
             **{
                 **values,
                 "changed": tuple(StagedPicture(one["field"], Blob(**one["blob"])) for one in values["changed"]),
-                "faces": tuple(FaceOutcome(**one) for one in values["faces"]),
+                "faces": tuple(FaceOutcome(**{**one, "box": tuple(one["box"])}) for one in values["faces"]),
                 "sealed": Blob(**values["sealed"]) if values["sealed"] else None,
             }
         )

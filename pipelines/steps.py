@@ -5,7 +5,7 @@ Nothing is passed on because something failed.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,9 +17,12 @@ from diffpriv.faces.types import Face
 from diffpriv.transforms import FaceRequest, FaceResult, FaceTransform, fill_face
 from keys.context import ShardContext
 from keys.sealing import FaceSecret
+from keys.secrets import FaceKey
 from keys.sources import KeySource
+from pipelines.boxes import BadBoxError
 from pipelines.errors import BadImageError
 from pipelines.images import DecodedPicture, PictureLimits, count_pixels, decode, encode, later_frames, thumbnails
+from pipelines.policy import FacePolicy
 from pipelines.samples import (
     DetectedSample,
     FaceOutcome,
@@ -31,7 +34,14 @@ from pipelines.samples import (
 )
 
 TRANSFORM_LABEL = "diffpriv/v1/transform"
+DETECTED_FACES = FacePolicy()
 PIXELS_AT_ONCE = 40_000_000  # decoded at a time, 120 MB: bounds an actor's memory whatever its batch size
+
+
+class Identities(Protocol):
+    """What this module asks of `pipelines.pseudonyms`."""
+
+    def seed(self, person: str) -> bytes: ...
 
 
 class Detector(Protocol):
@@ -43,17 +53,29 @@ class Detector(Protocol):
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Face]]: ...
 
 
-def detect(samples: Sequence[Sample], detector: Detector, limits: PictureLimits) -> list[DetectedSample | QuarantinedSample]:
-    """Find the faces of every picture, later frames of animations included. One result per sample, in order."""
+def detect(
+    samples: Sequence[Sample],
+    detector: Detector | None,
+    limits: PictureLimits,
+    policy: FacePolicy = DETECTED_FACES,
+    name_person: Callable[[Sample], str] = lambda sample: "",
+) -> list[DetectedSample | QuarantinedSample]:
+    """Find the faces of every picture, later frames of animations included. One result per sample, in order.
+
+    Args:
+        detector: None where the policy needs none.
+        name_person: whose photo a sample is, where pseudonyms are per identity.
+    """
     results: list[DetectedSample | QuarantinedSample] = []
     for sample in samples:
         try:
-            found = tuple(_look_at(picture, detector, limits) for picture in sample.pictures)
+            found = tuple(_look_at(sample, picture, detector, limits, policy) for picture in sample.pictures)
+            person = name_person(sample) if found else ""
         except _Unusable as error:
             results.append(QuarantinedSample(sample.shard, sample.index, sample.key, str(error)))
             continue
         faces = tuple(one for one in found if one.faces or one.first_frame_only)
-        results.append(DetectedSample(sample.shard, sample.index, sample.key, len(sample.pictures), faces))
+        results.append(DetectedSample(sample.shard, sample.index, sample.key, len(sample.pictures), faces, person))
     return results
 
 
@@ -61,21 +83,26 @@ class _Unusable(Exception):
     """Why a sample goes to quarantine."""
 
 
-def _look_at(picture: Picture, detector: Detector, limits: PictureLimits) -> PictureFaces:
+def _look_at(
+    sample: Sample, picture: Picture, detector: Detector | None, limits: PictureLimits, policy: FacePolicy
+) -> PictureFaces:
     try:
         decoded = decode(picture.data, limits)
-        faces = tuple(_detect_one(detector, decoded.pixels))
+        detected = _detect_one(detector, decoded.pixels) if detector is not None else []
+        chosen = policy.faces(sample, picture.field, decoded, detected)
         # An animation whose later frames show nobody keeps its bytes; one that does is cut to its (protected) first frame.
         # So does a picture whose thumbnail shows somebody who was cropped away: re-encoded, it loses both.
         hidden = itertools.chain(later_frames(decoded), thumbnails(decoded))
-        later = any(_detect_one(detector, frame) for frame in hidden)
-    except BadImageError as error:
+        # Where no detector looks, nobody knows, and they go.
+        later = any(detector is None or _detect_one(detector, frame) for frame in hidden)
+    except (BadImageError, BadBoxError) as error:
         raise _Unusable(f"{picture.field or 'picture'}: {error}") from None
     except DetectorError as error:
         raise _Unusable(f"{picture.field or 'picture'}: the detector failed: {error}") from None
     except Exception as error:  # the class only: a message could quote pixels
         raise _Unusable(f"{picture.field or 'picture'}: the detector failed ({type(error).__name__})") from None
-    return PictureFaces(picture, faces, later)
+    left = tuple(reason for _, reason in chosen)
+    return PictureFaces(picture, tuple(face for face, _ in chosen), later, left if any(left) else ())
 
 
 def _detect_one(detector: Detector, pixels: np.ndarray) -> list[Face]:
@@ -89,21 +116,29 @@ class _Work:
 
     found: PictureFaces
     decoded: DecodedPicture
-    requests: list[FaceRequest]
+    requests: list[FaceRequest]  # of the faces that are not left
 
 
 def protect(
-    samples: Sequence[DetectedSample], transform: FaceTransform, key_source: KeySource, context: ShardContext
+    samples: Sequence[DetectedSample],
+    transform: FaceTransform,
+    key_source: KeySource,
+    context: ShardContext,
+    identities: Identities | None = None,
 ) -> tuple[list[ProtectedSample | QuarantinedSample], list[FaceSecret]]:
     """Replace the faces of samples of one shard. One result per sample, in order, and the secrets of what was replaced.
 
     The secrets go to `keys.sealing.seal_part` in this process and nowhere else. A face whose result has no payload cannot be
     recovered, so its key is forgotten here.
+
+    Args:
+        identities: where pseudonyms are per identity: the largest face of each picture of a sample that names its person gets
+            that person's synthetic identity; others in the picture are somebody else.
     """
     results: list[ProtectedSample | QuarantinedSample] = []
     secrets: list[FaceSecret] = []
     for group in _bounded(samples):
-        for sample, outcome in zip(group, _protect_group(group, transform, key_source, context), strict=True):
+        for sample, outcome in zip(group, _protect_group(group, transform, key_source, context, identities), strict=True):
             if isinstance(outcome, str):
                 results.append(QuarantinedSample(sample.shard, sample.index, sample.key, outcome))
             else:
@@ -128,10 +163,14 @@ def _bounded(samples: Sequence[DetectedSample]) -> Iterator[list[DetectedSample]
 
 
 def _protect_group(
-    samples: Sequence[DetectedSample], transform: FaceTransform, key_source: KeySource, context: ShardContext
+    samples: Sequence[DetectedSample],
+    transform: FaceTransform,
+    key_source: KeySource,
+    context: ShardContext,
+    identities: Identities | None,
 ) -> list[str | tuple[ProtectedSample, list[FaceSecret]]]:
     opened: list[str | list[_Work]] = []
-    keys = {}
+    keys: dict[tuple[int, int], FaceKey] = {}
     for sample in samples:
         works: list[_Work] = []
         number = 0
@@ -139,9 +178,12 @@ def _protect_group(
             for found in sample.found:
                 decoded = decode(found.picture.data, PictureLimits(max_frames=1 << 30))
                 work = _Work(found, decoded, [])
-                for face in found.faces:
-                    key = keys[sample.index, number] = key_source.face_key(context, sample.key, number)
-                    work.requests.append(FaceRequest(decoded.pixels, face, key.derive(TRANSFORM_LABEL)))
+                person = _main_face(found) if identities is not None and sample.person else None
+                for place, face in enumerate(found.faces):
+                    if not found.reason(place):
+                        key = keys[sample.index, number] = key_source.face_key(context, sample.key, number)
+                        identity = identities.seed(sample.person) if identities is not None and place == person else None
+                        work.requests.append(FaceRequest(decoded.pixels, face, key.derive(TRANSFORM_LABEL), identity))
                     number += 1
                 works.append(work)
             opened.append(works)
@@ -156,38 +198,43 @@ def _protect_group(
             continue
         done = [(work, [next(faces) for _ in work.requests]) for work in state]
         try:
-            changed = tuple(Picture(work.found.picture.field, _redraw(work, results)) for work, results in done)
+            changed = tuple(
+                Picture(work.found.picture.field, _redraw(work, results))
+                for work, results in done
+                if results or work.found.first_frame_only
+            )
         except BadImageError as error:
             outcomes.append(str(error))
             continue
-        fields = [work.found.picture.field for work, results in done for _ in results]
-        results = [result for _, many in done for result in many]
-        outcomes.append(
-            (
-                ProtectedSample(
-                    sample.shard,
-                    sample.index,
-                    sample.key,
-                    sample.pictures,
-                    changed,
-                    tuple(
-                        _outcome(field, number, result)
-                        for number, (field, result) in enumerate(zip(fields, results, strict=True))
-                    ),
-                ),
-                [
-                    FaceSecret(sample.key, number, keys[sample.index, number], result.payload)
-                    for number, result in enumerate(results)
-                    if result.payload
-                ],
-            )
-        )
+        fates = [fate for work, results in done for fate in _fates(work, results)]
+        faces_of = tuple(_outcome(number, *fate) for number, fate in enumerate(fates))
+        secrets = [
+            FaceSecret(sample.key, number, keys[sample.index, number], result.payload)
+            for number, (_, _, result) in enumerate(fates)
+            if not isinstance(result, str) and result.payload
+        ]
+        outcomes.append((ProtectedSample(sample.shard, sample.index, sample.key, sample.pictures, changed, faces_of), secrets))
     return outcomes
 
 
-def _outcome(field: str, number: int, result: FaceResult) -> FaceOutcome:
+def _main_face(found: PictureFaces) -> int | None:
+    """Place of the largest face: whom a photo of one person is of."""
+    return max(range(len(found.faces)), key=lambda place: found.faces[place].width * found.faces[place].height, default=None)
+
+
+def _fates(work: _Work, results: list[FaceResult]) -> Iterator[tuple[str, Face, FaceResult | str]]:
+    """(field, face, its result or why it was left) of every face of a picture, in order."""
+    replaced = iter(results)
+    for place, face in enumerate(work.found.faces):
+        yield work.found.picture.field, face, work.found.reason(place) or next(replaced)
+
+
+def _outcome(number: int, field: str, face: Face, result: FaceResult | str) -> FaceOutcome:
+    if isinstance(result, str):
+        return FaceOutcome(field, number, "left", result, 0, None, False, face.box, face.score)
+    recoverable = bool(result.payload)
     return FaceOutcome(
-        field, number, result.status, result.reason, result.attempts, result.similarity, recoverable=bool(result.payload)
+        field, number, result.status, result.reason, result.attempts, result.similarity, recoverable, face.box, face.score
     )
 
 

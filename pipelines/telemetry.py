@@ -32,7 +32,7 @@ def prometheus_text(report: RunReport, finished_at: float) -> str:
         },
         "samples": {"published": counts["samples_out"], "quarantined": counts["samples_quarantined"]},
         "pictures": {"changed": counts["pictures_changed"], "unchanged": counts["pictures"] - counts["pictures_changed"]},
-        "faces": {"protected": counts["faces_protected"], "filled": counts["faces_filled"]},
+        "faces": {name: counts[f"faces_{name}"] for name in ("protected", "filled", "left")},
         "run_seconds": {"": report.seconds},
         "run_ok": {"": float(report.ok)},
         "run_finished_timestamp_seconds": {"": finished_at},

@@ -14,10 +14,11 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from keys.errors import StorageError
 from pipelines.errors import ShardError
+from pipelines.facts import MAX_FACTS_BYTES, pick_from_json
 from pipelines.formats import (
     MAX_PICTURE_BYTES,
     SNIFF_BYTES,
@@ -41,13 +42,15 @@ _GZIP_LEVEL = 6
 class WebDatasetFormat:
     """See `formats.ShardFormat`. A shard is one archive."""
 
-    def read(self, source: Folder, shard: Shard) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
+    def read(
+        self, source: Folder, shard: Shard, wanted: frozenset[str] = frozenset()
+    ) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
         name = shard.files[0].name
         count = 0
         sidecars = SidecarCount()
         try:
             with source.open(name) as handle, _uncompressed(name, HashingReader(handle)) as stream:
-                for sample in _samples(shard.name, stream, sidecars):
+                for sample in _samples(shard.name, stream, sidecars, wanted):
                     count += 1
                     yield sample
         except (ShardError, StorageError) as error:
@@ -120,16 +123,19 @@ def _places(stream: ByteReader) -> Iterator[tuple[_Place | None, TarMember]]:
         yield _Place(index, key, field, problem), member
 
 
-def _samples(shard: str, stream: ByteReader, sidecars: SidecarCount) -> Iterator[Sample | QuarantinedSample]:
+def _samples(
+    shard: str, stream: ByteReader, sidecars: SidecarCount, wanted: frozenset[str]
+) -> Iterator[Sample | QuarantinedSample]:
     index, key, problem = -1, "", ""
     pictures: list[Picture] = []
+    facts: dict[str, Any] = {}
     for place, member in _places(stream):
         if place is None:
             continue
         if place.index != index:
             if index >= 0:
-                yield _finished(shard, index, key, pictures, problem)
-            index, key, problem, pictures = place.index, place.key, "", []
+                yield _finished(shard, index, key, pictures, facts, problem)
+            index, key, problem, pictures, facts = place.index, place.key, "", [], {}
         problem = problem or place.problem
         if problem:
             continue
@@ -140,15 +146,29 @@ def _samples(shard: str, stream: ByteReader, sidecars: SidecarCount) -> Iterator
                 continue
             pictures.append(Picture(place.field, head + member.read()))
         else:
-            sidecars.file(place.field, head + member.read() if member.size <= MAX_SIDECAR_BYTES else None)
+            telling = wanted and (place.field in wanted or place.field.rpartition(".")[2] == "json")
+            limit = MAX_FACTS_BYTES if telling else MAX_SIDECAR_BYTES
+            data = head + member.read() if member.size <= limit else None
+            sidecars.file(place.field, data if member.size <= MAX_SIDECAR_BYTES else None)
+            if telling and data is not None:
+                facts |= _facts(place.field, data, wanted)
     if index >= 0:
-        yield _finished(shard, index, key, pictures, problem)
+        yield _finished(shard, index, key, pictures, facts, problem)
 
 
-def _finished(shard: str, index: int, key: str, pictures: list[Picture], problem: str) -> Sample | QuarantinedSample:
+def _facts(field: str, data: bytes, wanted: frozenset[str]) -> dict[str, Any]:
+    """Wanted fields of a member: keys of a JSON object, or the text of a member that is itself wanted ("cls")."""
+    if field in wanted:
+        return {field: data.decode("utf-8", "replace").strip()}
+    return pick_from_json(data, wanted)
+
+
+def _finished(
+    shard: str, index: int, key: str, pictures: list[Picture], facts: dict[str, Any], problem: str
+) -> Sample | QuarantinedSample:
     if problem:
         return QuarantinedSample(shard, index, printable(key), problem)
-    return Sample(shard, index, key, tuple(pictures))
+    return Sample(shard, index, key, tuple(pictures), facts)
 
 
 @contextlib.contextmanager

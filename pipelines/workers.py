@@ -11,17 +11,20 @@ import sys
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keys.context import ShardContext
 from keys.recipients import Recipient
 from keys.sealing import SealedPart, seal_part
 from keys.sources import KeySource
 from pipelines.config import JobConfig
+from pipelines.finding import Finder
 from pipelines.formats import Shard, shard_format
+from pipelines.policy import Decision
+from pipelines.pseudonyms import load_identities
 from pipelines.samples import DetectedSample, ProtectedSample, QuarantinedSample, Sample, ShardEnd
 from pipelines.staging import STAGING, SampleResult, write_part
-from pipelines.steps import detect, protect
+from pipelines.steps import protect
 from pipelines.storage import Folder
 
 KeySourceFactory = Callable[[], KeySource]
@@ -36,12 +39,14 @@ class WorkerSettings:
 
     Attributes:
         poison: (shard, index) of samples that must not be touched again: they killed a worker.
+        decisions: shard -> what reviewers decided about its pictures.
     """
 
     config: JobConfig
     source_url: str
     run_id: str
     poison: frozenset[tuple[str, int]] = frozenset()
+    decisions: dict[str, tuple[Decision, ...]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -52,7 +57,7 @@ def read_shard(settings: WorkerSettings, shard: Shard) -> Iterator[list[Sample |
     """The shard's samples in small blocks; the last block ends with its ShardEnd."""
     block: list[Sample | QuarantinedSample | ShardEnd] = []
     size = 0
-    for record in _all_records(Folder(settings.source_url), shard):
+    for record in _all_records(Folder(settings.source_url), shard, settings.config.wanted):
         if isinstance(record, Sample) and (record.shard, record.index) in settings.poison:
             record = QuarantinedSample(record.shard, record.index, record.key, POISON)  # noqa: PLW2901
         block.append(record)
@@ -64,11 +69,11 @@ def read_shard(settings: WorkerSettings, shard: Shard) -> Iterator[list[Sample |
         yield block
 
 
-def _all_records(source: Folder, shard: Shard) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
+def _all_records(source: Folder, shard: Shard, wanted: frozenset[str]) -> Iterator[Sample | QuarantinedSample | ShardEnd]:
     """What the format reads; whatever hostile bytes make a library raise is the shard's problem, never the job's."""
     samples = 0
     try:
-        for record in shard_format(shard.format).read(source, shard):
+        for record in shard_format(shard.format).read(source, shard, wanted):
             samples += not isinstance(record, ShardEnd)
             yield record
     except Exception as error:
@@ -79,19 +84,16 @@ class DetectWorker:
     """Finds faces. One per process."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        from diffpriv.detectors import load_detector
-
         fix_threads()
-        self._limits = settings.config.limits
         self._target = Folder(settings.config.dst)
         self._run_id = settings.run_id
-        self._detector = load_detector(settings.config.detector, **settings.config.detector_options)
+        self._finder = Finder(settings.config, settings.decisions)
         fix_threads()
-        note_identity(self._target, self._run_id, "detector", self._detector.identity)
+        note_identity(self._target, self._run_id, "detector", self._finder.identity)
 
     def detect(self, samples: Sequence[Sample]) -> list[DetectedSample | QuarantinedSample]:
         with working_on(self._target, self._run_id, samples):
-            return detect(samples, self._detector, self._limits)
+            return self._finder.detect(samples)
 
 
 class ProtectWorker:
@@ -107,6 +109,7 @@ class ProtectWorker:
         keeps = config.transform.recovery != "none"
         self._recipients = [Recipient.load(path) for path in config.recipients] if keeps else []
         self._keys = key_source()
+        self._identities = load_identities(config)
         self._transform = load_transform(config.transform)
         fix_threads()
         note_identity(self._target, self._run_id, "transform", self._transform.identity)
@@ -128,7 +131,7 @@ class ProtectWorker:
         self, shard: str, samples: list[DetectedSample]
     ) -> tuple[list[ProtectedSample | QuarantinedSample], SealedPart | None]:
         context = ShardContext(self._dataset, shard, self._digest)
-        outcomes, secrets = protect(samples, self._transform, self._keys, context)
+        outcomes, secrets = protect(samples, self._transform, self._keys, context, self._identities)
         # Without recipients (recovery "none") nothing is kept: the keys end with this frame.
         sealed = seal_part(context, self._recipients, secrets) if secrets and self._recipients else None
         if sealed is None:

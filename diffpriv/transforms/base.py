@@ -25,17 +25,22 @@ class FaceRequest:
         image: the whole picture, (height, width, 3) uint8 RGB; never written to.
         face: where the face is.
         seed: 32 bytes derived from the face key. Secret: not in the repr.
+        identity_seed: 32 secret bytes that are the same for all photos of one person, who then get one synthetic identity; None
+            gives the face one of its own.
     """
 
     image: np.ndarray = field(repr=False)
     face: Face = field(repr=False)
     seed: bytes = field(repr=False)
+    identity_seed: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8 or not self.image.size:
             raise ValueError(f"the picture must be (height, width, 3) uint8, not {self.image.shape} {self.image.dtype}")
         if len(self.seed) != SEED_SIZE:
             raise ValueError(f"a seed has {SEED_SIZE} bytes, not {len(self.seed)}")
+        if self.identity_seed is not None and len(self.identity_seed) != SEED_SIZE:
+            raise ValueError(f"an identity seed has {SEED_SIZE} bytes, not {len(self.identity_seed)}")
 
 
 @dataclass(frozen=True, eq=False)
