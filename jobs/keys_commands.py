@@ -168,6 +168,33 @@ def recipient(
     OUTPUT.result(document, lambda console: console.print(f"recipient  {out}  {made.fingerprint}", markup=False))
 
 
+@app.command("identity-root")
+def identity_root(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The new secret file; keep it apart from the data.")],
+    from_store: Annotated[str | None, typer.Option(help="Bring back the one that a job left in this key store.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Whose root to bring back.")] = None,
+    recipient_key: Annotated[Path | None, typer.Option(help="Private key of a recipient it is locked to.")] = None,
+    pkcs11_module: Pkcs11Module = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Make the secret that a release's pseudonyms per identity are drawn from. Whoever has it can tell whose they are."""
+    from jobs.places import unwrapper
+    from keys.identity import IdentityRoot, open_identity_root
+    from keys.store import KeyStore
+
+    if from_store is not None:
+        if dataset is None or recipient_key is None:
+            raise MisuseError("to bring an identity root back, give --dataset and --recipient-key too.")
+        root = open_identity_root(KeyStore(from_store), dataset, unwrapper(recipient_key, passphrase_file, pkcs11_module))
+    else:
+        root = IdentityRoot.generate()
+    with _writing(out):
+        root.save(out)
+    OUTPUT.result(
+        {"file": str(out), "id": root.id}, lambda console: console.print(f"identity root  {out}  {root.id}", markup=False)
+    )
+
+
 @app.command()
 def rotate(
     keys: KeysUrl,

@@ -126,6 +126,39 @@ def open_identity_root(store: KeyStore, dataset: str, recipient_key: Unwrapper) 
     raise WrongRecipientError(f"{path} is locked to recipients {holders}; this key is {recipient_key.fingerprint[:8]}.")
 
 
+def rewrap_identity_root(
+    store: KeyStore, dataset: str, add: Sequence[Recipient], remove: Sequence[str], recipient_key: Unwrapper | None
+) -> bool:
+    """Rotate the locked copy's recipients like those of key files; whether anything changed.
+
+    Args:
+        add: may hold recipients that it is locked to already. remove: fingerprints. recipient_key: needed to add one.
+    Raises:
+        MisuseError: nobody could open it any more, or one is to be added without a key that opens it now.
+    """
+    path = identity_root_path(dataset)
+    data = store.location.read_if_there(path)
+    if data is None:
+        return False
+    body = _parse(data, path)
+    present = {fingerprint for fingerprint, _ in body["recipients"]}
+    added = [one for one in add if one.fingerprint not in present]
+    if not added and not present & set(remove):
+        return False
+    wraps = [pair for pair in zip(body["recipients"], body["wraps"], strict=True) if pair[0][0] not in remove]
+    if added:
+        if recipient_key is None:
+            raise MisuseError(f"to lock {path} to another recipient, a key that opens it now is needed.")
+        key = ShardKey(reveal(open_identity_root(store, dataset, recipient_key)))
+        info = _context(dataset, body["id"])
+        wraps += [([one.fingerprint, one.kind], base64.b64encode(one.wrap(key, info)).decode()) for one in added]
+    if not wraps:
+        raise MisuseError(f"nobody could open {path} any more.", advice="Add a recipient with the same command.")
+    body |= {"recipients": [who for who, _ in wraps], "wraps": [wrap for _, wrap in wraps]}
+    store.location.write(path, canonical_json(body) + b"\n")
+    return True
+
+
 def _context(dataset: str, root_id: str) -> bytes:
     return canonical("diffpriv/v1/identity-root", dataset.encode(), bytes.fromhex(root_id))
 

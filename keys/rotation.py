@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from keys.audit.log import AuditLog
 from keys.errors import MisuseError
+from keys.identity import rewrap_identity_root
 from keys.recipients import Recipient, Unwrapper
 from keys.rewriting import KeyFileRewriter
 from keys.store import KeyStore
@@ -66,4 +67,6 @@ def rotate(
         facts = {"added": [one.fingerprint for one in added], "removed": removed}
         rewriter.replace("recipient rotated", file, file.rewrapped(added, removed, recipient_key), facts, now)
     rewriter.flush()
+    for one in sorted({name for name, _ in store.list(dataset)}):
+        rewrap_identity_root(store, one, add, remove, recipient_key)
     return report
