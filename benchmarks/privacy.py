@@ -1,7 +1,8 @@
 """Privacy and recovery on labelled photos: who still matches whom, is there still a face, what comes back.
 
 `python -m benchmarks.privacy PHOTOS --task anonymize --preset quality --limit 120` prints a table and, with --json, writes it.
-Judges: the builtin recogniser (used by guidance: an upper bound of the success), and dlib's where it is installed.
+Judges: the builtin recogniser (used by guidance: an upper bound of the success), dlib's where it is installed (the same network
+on its own alignment), and those named with --judge, such as human:FOLDER, which guidance never sees.
 Verification is at the thresholds of false-accept rates 1e-2 and 1e-3 on clean impostor pairs of the same photos.
 """
 
@@ -9,7 +10,7 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from diffpriv.detectors import load_detector
 from diffpriv.errors import ModelError
 from diffpriv.faces.compositing import face_mask
 from diffpriv.payloads import pack_key_i, unpack_key_i
+from diffpriv.recognizers import load_recognizer
 from diffpriv.recovery import psnr
 from diffpriv.transforms.diffprivacy import DiffPrivacyTransform, load_diffprivacy_transform, to_pixels, to_tensor
 
@@ -29,7 +31,7 @@ Embed = Callable[[np.ndarray], np.ndarray]
 SEEDS = (b"benchmark seed 1".ljust(32, b"."), b"benchmark seed 2".ljust(32, b"."))
 
 
-def judges(transform: DiffPrivacyTransform) -> dict[str, Embed]:
+def judges(transform: DiffPrivacyTransform, specs: Sequence[str] = ()) -> dict[str, Embed]:
     """Embedders of (n, 128, 128, 3) uint8 crops to unit vectors."""
 
     def builtin(crops: np.ndarray) -> np.ndarray:
@@ -41,18 +43,12 @@ def judges(transform: DiffPrivacyTransform) -> dict[str, Embed]:
         return np.concatenate(parts)
 
     found: dict[str, Embed] = {"builtin": builtin}
-    try:
-        from diffpriv.training.teacher import DlibTeacher
-
-        teacher = DlibTeacher()
-    except ModelError:
-        return found
-
-    def dlib(crops: np.ndarray) -> np.ndarray:
-        embedded = teacher.embed(crops)
-        return embedded
-
-    found["dlib"] = dlib
+    for spec in ("dlib", *specs):
+        try:
+            found[spec.partition(":")[0]] = load_recognizer(spec).embed
+        except ModelError:
+            if spec != "dlib":  # an extra; what was asked for by name must be there
+                raise
     return found
 
 
@@ -131,7 +127,16 @@ def detection(crops: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     return float(np.mean(seen)), float(np.mean(close))
 
 
-def measure(folder: Path, task: str, preset: str, limit: int, cache: Path | None, model: str, sheet: Path | None) -> dict:
+def measure(
+    folder: Path,
+    task: str,
+    preset: str,
+    limit: int,
+    cache: Path | None = None,
+    model: str = "builtin",
+    sheet: Path | None = None,
+    specs: Sequence[str] = (),
+) -> dict:
     data = load_photos(folder, cache=cache)
     chosen = np.sort(np.random.default_rng(7).permutation(len(data.crops))[:limit])
     part = LabelledCrops(data.crops[chosen], data.person[chosen], data.group[chosen], len(chosen))
@@ -163,7 +168,7 @@ def measure(folder: Path, task: str, preset: str, limit: int, cache: Path | None
         ),
         "worst_residual": round(residual, 5),
     }
-    for name, embed in judges(transform).items():
+    for name, embed in judges(transform, specs).items():
         clean = embed(data.crops)
         same, different = data.pairs()
         everything = similarity_matrix(clean, clean)
@@ -203,10 +208,11 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path, help="a picture of photos, outputs and recoveries: real people, keep it private")
+    parser.add_argument("--judge", action="append", default=[], help="a recogniser's spec; may be repeated")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    options = (arguments.limit, arguments.cache, arguments.model, arguments.sheet)
+    options = (arguments.limit, arguments.cache, arguments.model, arguments.sheet, arguments.judge)
     result = measure(arguments.photos, arguments.task, arguments.preset, *options)
     text = json.dumps(result, indent=1)
     print(text)

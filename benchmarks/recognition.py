@@ -1,21 +1,20 @@
-"""How well the builtin recogniser tells people apart, beside dlib's, on labelled photos it was never trained on.
+"""How well recognisers tell people apart, on labelled photos that the builtin one was never trained on.
 
-`python -m benchmarks.recognition PHOTOS --model FOLDER` prints a table. With --write the thresholds at false-accept rates 1e-2
-and 1e-3 (on impostor pairs of these photos) and the spread of strangers are written to FOLDER/recognizer/config.json:
-protection checks faces against them.
+`python -m benchmarks.recognition PHOTOS --model FOLDER --judge dlib --judge human:FOLDER` prints a table. All are compared by
+the cosine on the same pairs of the same aligned crops. With --write the builtin recogniser's thresholds at false-accept rates 1e-2
+and 1e-3 (on impostor pairs of these photos) and the spread of strangers are written to FOLDER/recognizer/config.json: protection
+checks faces against them.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.photos import load_photos, verification_rate
-from diffpriv.errors import ModelError
-from diffpriv.models.recognizer import FaceRecognizer
-from diffpriv.training.teacher import DlibTeacher
+from diffpriv.recognizers import load_recognizer
+from diffpriv.weights import resolve_model
 
 RATES = (1e-2, 1e-3)
 
@@ -23,39 +22,36 @@ RATES = (1e-2, 1e-3)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--model", type=Path, required=True, help="a model folder, or a folder that holds recognizer/")
+    parser.add_argument("--model", default="builtin", help='"builtin", a model folder, or a folder that holds recognizer/')
+    parser.add_argument("--judge", action="append", default=[], help="another recogniser beside it; may be repeated")
     parser.add_argument("--cache", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     data = load_photos(arguments.photos, cache=arguments.cache)
     same, different = data.pairs()
-    folder = arguments.model / "recognizer"
-    model = FaceRecognizer.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=False).eval()
-    with torch.no_grad():
-        pixels = torch.from_numpy(data.crops).permute(0, 3, 1, 2).float() / 127.5 - 1
-        embedded = torch.cat([model.embed_canonical(part) for part in pixels.split(64)]).numpy()
-    cosine = embedded @ embedded.T
-    spread = float(1 - cosine[different[:, 0], different[:, 1]].mean())
-    matrices = {"builtin": 1 - (1 - cosine) / spread}
-    try:
-        teacher = DlibTeacher().embed(data.crops)
-        matrices["dlib"] = -np.linalg.norm(teacher[:, None] - teacher[None], axis=2)
-    except ModelError as error:
-        print(error)
     result: dict = {"photos": len(data.crops), "mated pairs": len(same), "impostor pairs": len(different)}
-    thresholds = {}
-    for name, matrix in matrices.items():
+    spread, thresholds = 1.0, {}
+    for spec in (arguments.model, *arguments.judge):
+        recognizer = load_recognizer(spec)
+        embedded = recognizer.embed(data.crops)
+        cosine = embedded @ embedded.T
+        found: dict = {"identity": recognizer.identity}
+        if spec == arguments.model:
+            spread = round(float(1 - cosine[different[:, 0], different[:, 1]].mean()), 4)
         for rate in RATES:
-            tar, threshold = verification_rate(matrix, same, different, rate)
-            result[f"{name} TAR@FAR {rate:g}"] = round(tar, 4)
-            if name == "builtin":
-                thresholds[f"{rate:g}"] = round(threshold, 4)
-    result |= {"spread": round(spread, 4), "thresholds": thresholds}
+            tar, threshold = verification_rate(cosine, same, different, rate)
+            found |= {f"TAR@FAR {rate:g}": round(tar, 4), f"cosine at FAR {rate:g}": round(threshold, 4)}
+            if spec == arguments.model:
+                thresholds[f"{rate:g}"] = round(1 - (1 - threshold) / spread, 4)
+        result[spec.partition(":")[0]] = found
+    result["calibration"] = {"spread": spread, "thresholds": thresholds}
     print(json.dumps(result, indent=1))
     if arguments.write:
-        path = folder / "config.json"
+        path = resolve_model(arguments.model) / "recognizer" / "config.json"
         config = json.loads(path.read_text())
-        config |= {"spread": round(spread, 4), "thresholds": thresholds}
+        config |= result["calibration"]
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

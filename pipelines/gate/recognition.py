@@ -1,85 +1,12 @@
-"""The recogniser the gate asks, as one interface: builtin weights, a model folder, or an InsightFace pack the user brings.
-
-Fails closed: where weights are missing, loading raises, and the gate reports every shard as not checked.
-"""
+"""How alike an output may be to an original: the gate's limits, from the thresholds of the recogniser it asks."""
 
 from statistics import NormalDist
 
-import numpy as np
-
 from diffpriv.errors import ModelError
-from diffpriv.recognizers.base import Recognizer
+from diffpriv.recognizers import Recognizer
 
 FALSE_ALARM = 0.001  # per output face, whatever the number of originals it is compared with
 FALSE_ACCEPT = (0.01, 0.001)  # rates at which builtin recognisers are calibrated
-
-
-class BuiltinRecognizer:
-    """A `diffpriv.models.recognizer.FaceRecognizer` folder behind `diffpriv.recognizers.base.Recognizer`.
-
-    Raises:
-        ModelError: the folder is missing or cannot be read.
-    """
-
-    def __init__(self, name: str) -> None:
-        from diffpriv.models.recognizer import FaceRecognizer
-        from diffpriv.weights import resolve_model, weights_digest
-
-        folder = resolve_model(name)
-        folder = folder / "recognizer" if (folder / "recognizer").is_dir() else folder
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"there are no recogniser weights in {folder}.",
-                advice='Give --gate-recognizer FOLDER or insightface:FOLDER, or install the package with its "builtin" model.',
-            )
-        try:
-            self._model = FaceRecognizer.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False).float().eval()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"the recogniser in {folder} cannot be read: {error}", advice="Copy the model folder again."
-            ) from error
-        self._digest = weights_digest(folder)
-
-    @property
-    def identity(self) -> str:
-        return f"builtin-recognizer/1 weights={self._digest[:16]}"
-
-    @property
-    def dim(self) -> int:
-        return int(self._model.config.dim)
-
-    def embed(self, crops: np.ndarray) -> np.ndarray:
-        """See `Recognizer.embed`; one face a call, so that a face's bits never depend on its neighbours."""
-        import torch
-
-        with torch.no_grad():
-            rows = [
-                self._model.embed_canonical(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)[0].numpy()
-                for crop in crops
-            ]
-        embedded = np.array(rows, np.float32).reshape(len(crops), self.dim)
-        if not np.isfinite(embedded).all():
-            raise ModelError("the recogniser gave an embedding that is not a number.", advice="Check its weights.")
-        return embedded
-
-    def threshold(self, far: float) -> float:
-        thresholds = self._model.config.thresholds or {}
-        for rate, similarity in thresholds.items():
-            if np.isclose(float(rate), far, rtol=1e-6):
-                # Kept as `FaceRecognizer.similarity`; this interface compares by the cosine.
-                return 1 - (1 - float(similarity)) * float(self._model.config.spread)
-        raise ModelError(
-            f"no threshold at a false-accept rate of {far:g} is known for this recogniser.", advice="Give --similarity-limit."
-        )
-
-
-def load_recognizer(spec: str) -> Recognizer:
-    """Raises: ModelError or DetectorError where the weights are missing or broken."""
-    if spec.startswith("insightface:"):
-        from diffpriv.recognizers.insightface_recognizer import InsightFaceRecognizer
-
-        return InsightFaceRecognizer(spec.partition(":")[2])
-    return BuiltinRecognizer(spec)
 
 
 def similarity_limits(recognizer: Recognizer, given: float | None, originals: int) -> tuple[float, float]:

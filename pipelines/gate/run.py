@@ -6,13 +6,12 @@ from typing import Any
 
 from diffpriv.detectors import load_detector
 from diffpriv.errors import DiffPrivError
-from diffpriv.recognizers.base import Recognizer
+from diffpriv.recognizers import Recognizer, load_recognizer
 from pipelines.errors import MisuseError
 from pipelines.formats import Shard, data_digest, shard_format
 from pipelines.gate.findings import Finding, GateReport, GateSettings
 from pipelines.gate.lookout import Lookout
 from pipelines.gate.originals import Originals
-from pipelines.gate.recognition import load_recognizer
 from pipelines.gate.shard import ShardGate
 from pipelines.published import COMMITS
 from pipelines.samples import Sample

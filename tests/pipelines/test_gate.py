@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from diffpriv.detectors import load_detector
+from diffpriv.recognizers import load_recognizer
 from pipelines.beam_driver import run
 from pipelines.gate.copies import NEAR_PICTURE, SAME_DETAIL, distances, face_chip, likeness, perceptual_hash
 from pipelines.gate.embedded import embedded_pictures, metadata_findings
@@ -295,9 +296,7 @@ def test_a_changed_picture_may_say_nothing_but_its_orientation() -> None:
 
 
 def test_the_limit_to_others_grows_with_their_number(weights: Path) -> None:
-    from pipelines.gate.recognition import BuiltinRecognizer
-
-    recognizer = BuiltinRecognizer(str(weights))
+    recognizer = load_recognizer(str(weights))
     limits = [similarity_limits(recognizer, None, originals) for originals in (1, 100, 10_000)]
     assert [own for own, _ in limits] == [0.36] * 3
     assert limits[0][1] == pytest.approx(0.36)

@@ -1,0 +1,65 @@
+"""The shipped recogniser behind the interface of `Recognizer`; guidance uses the same network, with its gradient."""
+
+import numpy as np
+import torch
+
+from diffpriv.errors import ModelError
+from diffpriv.models.recognizer import FaceRecognizer
+from diffpriv.weights import resolve_model, weights_digest
+
+
+class BuiltinRecognizer:
+    """A `FaceRecognizer` folder, or a model folder that holds one.
+
+    Args:
+        name: "builtin" or a path.
+    Raises:
+        ModelError: the folder is missing or cannot be read.
+    """
+
+    def __init__(self, name: str = "builtin") -> None:
+        folder = resolve_model(name)
+        folder = folder / "recognizer" if (folder / "recognizer").is_dir() else folder
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"There are no recogniser weights in {folder}.",
+                advice='Give a model folder or insightface:FOLDER, or install the package with its "builtin" model.',
+            )
+        try:
+            self._model = FaceRecognizer.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False).float().eval()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"The recogniser in {folder} cannot be read: {error}", advice="Copy the model folder again."
+            ) from error
+        self._digest = weights_digest(folder)
+
+    @property
+    def identity(self) -> str:
+        return f"builtin-recognizer/1 weights={self._digest[:16]}"
+
+    @property
+    def dim(self) -> int:
+        return int(self._model.config.dim)
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """See `Recognizer.embed`; one face a call, so that a face's bits never depend on its neighbours."""
+        with torch.no_grad():
+            rows = [
+                self._model.embed_canonical(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)[0].numpy()
+                for crop in crops
+            ]
+        embedded = np.array(rows, np.float32).reshape(len(crops), self.dim)
+        if not np.isfinite(embedded).all():
+            raise ModelError("The recogniser gave an embedding that is not a number.", advice="Check its weights.")
+        return embedded
+
+    def threshold(self, far: float) -> float:
+        """See `Recognizer.threshold`; measured by `benchmarks.recognition`, kept in the folder's config.json."""
+        thresholds = self._model.config.thresholds or {}
+        for rate, similarity in thresholds.items():
+            if np.isclose(float(rate), far, rtol=1e-6):
+                # Kept as `FaceRecognizer.similarity`; this interface compares by the cosine.
+                return 1 - (1 - float(similarity)) * float(self._model.config.spread)
+        raise ModelError(
+            f"No threshold at a false-accept rate of {far:g} is known for this recogniser.", advice="Give a similarity limit."
+        )
