@@ -1,9 +1,9 @@
 """How well recognisers tell people apart, on labelled photos that the builtin one was never trained on.
 
 `python -m benchmarks.recognition PHOTOS --model FOLDER --judge dlib --judge human:FOLDER` prints a table. All are compared by
-the cosine on the same pairs of the same aligned crops. With --write the builtin recogniser's thresholds at false-accept rates 1e-2
-and 1e-3 (on impostor pairs of these photos) and the spread of strangers are written to FOLDER/recognizer/config.json: protection
-checks faces against them.
+the cosine on the same pairs of the same aligned crops. With --write the builtin recogniser's thresholds at false-accept rates
+1e-2 and 1e-3 (on impostor pairs of these photos) and the spread of strangers are written to FOLDER/recognizer/config.json:
+protection checks faces against them.
 """
 
 import argparse
