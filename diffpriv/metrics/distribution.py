@@ -27,7 +27,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray, *, gamma: float | None = None) -> float:
-    """Unbiased squared maximum mean discrepancy with k(x, y) = (gamma x·y + 1)³; about 0, or just below, for equal distributions.
+    """Unbiased squared maximum mean discrepancy with k(x, y) = (gamma x·y + 1)³; about 0 (or below) for equal distributions.
 
     Args:
         first, second: (n, dim) and (m, dim), n, m >= 2.
@@ -58,4 +58,4 @@ def _checked(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _root(vectors: np.ndarray) -> np.ndarray:
     """A with A'A = the covariance; at most dim rows."""
     centred = (vectors - vectors.mean(0)) / np.sqrt(len(vectors) - 1)
-    return centred if len(centred) <= centred.shape[1] else np.linalg.qr(centred, mode="r")
+    return centred if len(centred) <= centred.shape[1] else np.asarray(np.linalg.qr(centred, mode="r"))
