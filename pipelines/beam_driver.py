@@ -6,7 +6,7 @@
 Nothing is published before the pipeline ends: Beam gives the driver no results until then. What was prepared by then is in
 staging, so a killed run's complete shards are still rolled forward by the next.
 
-The only file that imports Beam.
+Beam is imported here and in `beam_transform`, and nowhere else.
 """
 
 import contextlib
