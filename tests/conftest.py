@@ -11,6 +11,8 @@ _LEFT_OUT = pytest.StashKey[dict[str, list[str]]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     for flag, why in _FLAGS.items():
         parser.addoption(f"--{flag}", action="store_true", default=False, help=f"also run tests marked {flag}: {why}")
+    parser.addoption("--kills", type=int, default=6, help="how many processes tests/pipelines/test_kill.py kills")
+    parser.addoption("--kill-seed", default="", help="repeat the kills of an earlier run")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,147 +1,191 @@
-"""SIGKILL at random moments: nothing published ever lacks its key and audit entry, and a rerun loses and doubles nothing."""
+"""SIGKILL at random moments: nothing published ever lacks its key and audit entry, and a rerun loses and doubles nothing.
 
-import contextlib
+`pytest tests/pipelines/test_kill.py --kills 200` does 200 in episodes of a few, each with a target and random numbers of its
+own: `--kill-seed` repeats them, `-k engine-07` one of them. Two kinds of episode:
+    engine   drivers, readers, actors and assembling tasks of a whole job on Ray
+    writer   a process that only commits: shards lie prepared, half of them replace shards that are published already
+"""
+
 import functools
-import os
+import itertools
 import random
-import signal
-import subprocess
-import sys
+import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from keys.audit.log import AuditLog
-from keys.audit.segments import AuditSegments
 from keys.keyfile import KeyFile
 from keys.store import KeyStore
-from pipelines.commit import segment_id
 from pipelines.config import JobConfig
 from pipelines.ray_driver import run
-from tests.pipelines.conftest import Keyring, commit_records, published, waiting_source
-from tests.pipelines.datasets import encoded, gradient, group, sample, small_shards, write_shards
+from tests.pipelines.conftest import Keyring, commit_records, make_config, published, waiting_source
+from tests.pipelines.datasets import Member, astronaut, encoded, gradient, sample, small_shards, write_shards
+from tests.pipelines.killing import (
+    REFUSED,
+    Driver,
+    assert_every_published_face_has_key_and_audit_entry,
+    commits,
+    kill_driver,
+    kill_worker,
+    kill_writer,
+    prepare_all,
+)
 
-SEED = random.SystemRandom().randrange(1 << 32)  # printed on failure, so that a failing moment can be looked at again
-
-
-def kill_shards() -> dict[str, Any]:
-    """Twelve shards, so that there are many moments: the small ones, and copies of one with faces and one without."""
-    extra = {f"x-{number}.tar": sample(f"x{number}/a", 0, encoded(group(), "JPEG")) for number in range(4)}
-    extra |= {f"y-{number}.tar": sample(f"y{number}/a", 0, encoded(gradient(number), "JPEG")) for number in range(4)}
-    return small_shards() | extra
-
-
-def start(job: Path, derived: Any, keyring: Keyring) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.pipelines.run_job", str(job), derived.args[0], str(keyring.files.log_key)]
-    with job.with_suffix(".log").open("wb") as told:
-        return subprocess.Popen(command, stdout=told, stderr=told, env={**os.environ, "RAY_ADDRESS": ""})
+ENGINE_KILLS, WRITER_KILLS = 8, 10  # per episode
 
 
-def watch_and_kill(process: subprocess.Popen[bytes], config: JobConfig, chance: random.Random) -> str:
-    """Kill the driver some random moment after a random number of commits (0: at any time, from its start on)."""
-    commits = Path(config.dst) / "_diffpriv/commits"
-    before = len(list(commits.glob("*.json")))
-    wanted = before + chance.choice([0, 0, 1, 2, 3])
-    while process.poll() is None and len(list(commits.glob("*.json"))) < wanted:
-        time.sleep(0.002)
-    time.sleep(chance.uniform(0, 20 if wanted == before else 0.4))
-    process.send_signal(signal.SIGKILL)
-    status = process.wait()
-    told = (Path(config.dst).parents[1] / "job.log").read_text(errors="replace")[-2000:]
-    assert status in (-signal.SIGKILL, 0), f"the driver failed by itself: {told}"
-    return f"after {len(list(commits.glob('*.json'))) - before} commits" if status else "too late"
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "episode" not in metafunc.fixturenames:
+        return
+    option = metafunc.config.getoption
+    seed = option("--kill-seed") or random.SystemRandom().randrange(1 << 32)
+    kills = option("--kills")
+    writer = max(1, kills * 2 // 5)
+    writers = [("writer", min(WRITER_KILLS, writer - done)) for done in range(0, writer, WRITER_KILLS)]
+    engines = [("engine", min(ENGINE_KILLS, kills - done)) for done in range(writer, kills, ENGINE_KILLS)]
+    pairs = itertools.zip_longest(engines, writers)
+    wanted = [one for pair in pairs for one in pair if one is not None]
+    episodes = [(kind, count, f"{seed}/{number}") for number, (kind, count) in enumerate(wanted)]
+    ids = [f"{kind}-{number:02d}" for number, (kind, _, _) in enumerate(episodes)]
+    metafunc.parametrize("episode", episodes, ids=ids)
 
 
-def kill_a_worker(process: subprocess.Popen[bytes], chance: random.Random) -> str:
-    """Kill some process of the engine, at some moment after the first actor is there; the driver must see it through."""
-    import psutil  # comes with Ray
+@dataclass(frozen=True)
+class Bench:
+    """What the episodes share: sources, and what an unbroken run makes of them."""
 
-    driver = psutil.Process(process.pid)
-    victims: list[Any] = []
-    while process.poll() is None and not victims:
-        time.sleep(0.05)
-        with contextlib.suppress(psutil.Error):
-            victims = [one for one in driver.children(recursive=True) if one.name().startswith("ray::")]
-    time.sleep(chance.uniform(0, 5))
-    with contextlib.suppress(psutil.Error, IndexError):
-        victims = [one for one in driver.children(recursive=True) if one.name().startswith("ray::")]
-        victim = chance.choice(victims)
-        name = victim.name()
-        victim.kill()
-        process.wait()
-        return f"{name}, driver ended with {process.returncode}"
-    process.wait()
-    return "too late"
+    base: Path
+    keyring: Keyring
+    derived: Any
+    unbroken: JobConfig
+    again: JobConfig  # where sources have changed since the first commit, and all is prepared to commit the new ones
+    replaced: JobConfig  # what an unbroken run makes of those
 
+    def driver(self, config: JobConfig, ray_address: str = "") -> Driver:
+        return Driver(config, self.derived.args[0], self.keyring.files.log_key, ray_address)
 
-def assert_every_published_face_has_key_and_audit_entry(config: JobConfig, src: dict[str, Any]) -> None:
-    store, segments = KeyStore(config.keys or ""), AuditSegments(f"{config.audit}/segments")
-    for shard in published(config.dst):
-        assert shard in src, f"{shard} was never a shard"
-        file = KeyFile.parse(store.get("faces", shard), dataset="faces", shard=shard)
-        committed = [e for e in segments.get(segment_id("faces", shard)).events() if e.kind == "shard committed"]
-        assert len(committed) == 1, f"{shard} has {len(committed)} commit events"
-        assert committed[0].facts["faces"] == len(file)
+    def config(self, like: JobConfig, name: str) -> JobConfig:
+        return make_config(self.base, self.keyring, like.src, name)
+
+    def finish(self, config: JobConfig) -> Any:
+        return run(config, key_source=self.derived, log_key=self.keyring.log_key)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(4, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.slow)])
-def test_a_killed_job_run_again_ends_as_if_nothing_had_happened(
-    kills: int, tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring, ray_session: None
-) -> None:
-    chance = random.Random(SEED)
-    shards = kill_shards()
-    src = write_shards(tmp_path / "src", shards)
-    unbroken = config_for(src, "unbroken")
-    whole = run(unbroken, key_source=derived, log_key=keyring.log_key)
+def engine_shards() -> dict[str, list[Member]]:
+    """Small pictures, so that kills are what takes time: a bad sample, samples of two pictures, shards with nobody."""
+    face, other, nobody = (encoded(picture, "JPEG") for picture in (astronaut(128), astronaut(144), gradient(3, 64)))
+    shards = {f"f-{n}.tar": sample(f"{n}/a", n, (face, other)[n % 2]) + sample(f"{n}/b", n, nobody) for n in range(8)}
+    return shards | {
+        "bad.tar": sample("a", 0, face) + sample("bad", 1, face[: len(face) // 2]) + sample("z", 2, other),
+        "sub/two.tar": [("a.left.jpg", face), ("a.right.jpg", other), *sample("b", 1, nobody)],
+        "nobody.tar": sample("a", 0, nobody),
+        "nobody-2.tar": sample("a", 0, nobody) + sample("b", 0, nobody),
+    }
 
-    config = config_for(src, "broken")
-    job = tmp_path / "job.json"
-    job.write_text(config.model_dump_json())
-    moments = []
-    for number in range(kills):
-        if number % 3 == 0 and number:  # a fresh target after every third kill: late kills find little left to break
-            assert_equal_to_unbroken(config, unbroken, whole, derived, keyring, moments)
-            config = config_for(src, f"broken-{number}")
-            job.write_text(config.model_dump_json())
-        process = start(job, derived, keyring)
-        if number % 3 == 2 and kills > 3:
-            moments.append(kill_a_worker(process, chance))
+
+def writer_shards(change: int) -> dict[str, list[Member]]:
+    """8 shards, and after the change 16: the first 8 are others, and 8 are new."""
+    face = encoded(astronaut((128, 144)[change]), "JPEG")
+    return {f"w-{n:02d}.tar": sample(f"{n}/a", n, face) for n in range(8 + 8 * change)}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, keyring: Keyring, derived: Any, ray_session: None) -> Bench:
+    base = tmp_path_factory.mktemp("kills")
+    changing = write_shards(base / "changing", writer_shards(0))
+    unbroken = make_config(base, keyring, write_shards(base / "src", engine_shards()), "unbroken")
+    replaced, again = (make_config(base, keyring, changing, name) for name in ("replaced", "again"))
+    made = Bench(base, keyring, derived, unbroken, again, replaced)
+    made.finish(unbroken)
+    for config in (replaced, again):
+        prepare_all(config, derived.args[0], keyring.log_key)
+        made.finish(config)
+    write_shards(changing, writer_shards(1))
+    for config in (replaced, again):
+        prepare_all(config, derived.args[0], keyring.log_key)
+    made.finish(replaced)
+    return made
+
+
+def test_a_killed_job_run_again_ends_as_if_nothing_had_happened(episode: tuple[str, int, str], bench: Bench) -> None:
+    kind, kills, seed = episode
+    play = play_engine if kind == "engine" else play_writer
+    moments: list[str] = []
+    try:
+        play(bench, kills, random.Random(seed), seed.replace("/", "-"), moments)
+    finally:
+        print(f"seed {seed}: killed {len(moments)}: {moments}")
+
+
+def play_engine(bench: Bench, kills: int, chance: random.Random, name: str, moments: list[str]) -> None:
+    import ray
+
+    there = ray.get_runtime_context().gcs_address
+    config = bench.config(bench.unbroken, f"engine-{name}")
+    while len(moments) < kills:
+        driver = bench.driver(config, "" if chance.random() < 0.1 else there)
+        workers = 0
+        for _ in range(chance.randint(0, 4)):
+            if len(moments) < kills and (what := kill_worker(driver, chance)):
+                moments.append(what)
+                workers += 1
+                assert_every_published_face_has_key_and_audit_entry(config)
+        if len(moments) < kills and chance.random() < 0.7:
+            if what := kill_driver(driver, config, chance):
+                moments.append(what)
         else:
-            moments.append(watch_and_kill(process, config, chance))
-        assert_every_published_face_has_key_and_audit_entry(config, shards)
-    assert_equal_to_unbroken(config, unbroken, whole, derived, keyring, moments)
-    print(f"seed {SEED}, killed {moments}")
-    assert set(moments) != {"too late"}
+            assert driver.wait() != REFUSED or workers, driver.told
+        assert_every_published_face_has_key_and_audit_entry(config)
+        if commits(config) == len(engine_shards()) and len(moments) < kills:  # late kills would find little left to break
+            assert_equal_to_unbroken(bench, config, bench.unbroken)
+            config = bench.config(bench.unbroken, f"engine-{name}-{len(moments)}")
+    assert_equal_to_unbroken(bench, config, bench.unbroken)
 
 
-def assert_equal_to_unbroken(
-    config: JobConfig, unbroken: JobConfig, whole: Any, derived: Any, keyring: Keyring, moments: list[str]
-) -> None:
-    told = f"seed {SEED}, killed {moments}"
-    report = run(config, key_source=derived, log_key=keyring.log_key)
-    assert report.ok, told
-    assert report.counts == whole.counts, told
-    assert published(config.dst) == published(unbroken.dst), told
+def play_writer(bench: Bench, kills: int, chance: random.Random, name: str, moments: list[str]) -> None:
+    copies = 0
+    while len(moments) < kills:
+        config = bench.config(bench.again, f"writer-{name}-{copies}")
+        copies += 1
+        shutil.copytree(Path(bench.again.dst).parent, Path(config.dst).parent, symlinks=True)
+        hit = True
+        while hit and len(moments) < kills:
+            (Path(config.dst) / "_diffpriv/lease").unlink()  # a new one shows when the next process has begun
+            driver = bench.driver(config)
+            what = kill_writer(driver, config, chance)
+            assert_every_published_face_has_key_and_audit_entry(config)
+            hit = bool(what)
+            moments += [what] * hit
+        assert_equal_to_unbroken(bench, config, bench.replaced)
+
+
+def assert_equal_to_unbroken(bench: Bench, config: JobConfig, unbroken: JobConfig) -> None:
+    report = bench.finish(config)
+    assert report.ok
+    assert published(config.dst) == published(unbroken.dst)
     records, expected = commit_records(config.dst), commit_records(unbroken.dst)
-    assert {name: record["faces"] for name, record in records.items()} == {n: r["faces"] for n, r in expected.items()}, told
+    for fact in ("faces", "counts", "files", "quarantined"):
+        assert {name: one[fact] for name, one in records.items()} == {name: one[fact] for name, one in expected.items()}
     store, other = KeyStore(config.keys or ""), KeyStore(unbroken.keys or "")
-    assert store.list() == other.list(), told
+    assert store.list() == other.list()
     for dataset, shard in store.list():
         mine, theirs = (KeyFile.parse(place.get(dataset, shard)) for place in (store, other))
-        assert mine.faces() == theirs.faces(), told
+        assert mine.faces() == theirs.faces()
         for face in mine.faces():
-            one, two = mine.open_face(*face, keyring.recipient_key), theirs.open_face(*face, keyring.recipient_key)
-            assert one.key.same_as(two.key), told
-            assert one.payload == two.payload, told
-    log = AuditLog(config.audit, keyring.log_key)
-    assert log.verify(key_store=store, recipient_key=keyring.recipient_key).problems == [], told
-    committed = [event.facts["shard"] for _, event in log.events() if event.kind == "shard committed"]
-    assert sorted(committed) == sorted(expected), f"a shard was logged twice or not at all; {told}"
-    assert not (Path(config.dst) / "_diffpriv/staging").exists(), told
+            one, two = (file.open_face(*face, bench.keyring.recipient_key) for file in (mine, theirs))
+            assert one.key.same_as(two.key)
+            assert one.payload == two.payload
+    logs = [AuditLog(one.audit, bench.keyring.log_key) for one in (config, unbroken)]
+    assert logs[0].verify(key_store=store, recipient_key=bench.keyring.recipient_key).problems == []
+    committed = [sorted(e.facts["shard"] for _, e in log.events() if e.kind == "shard committed") for log in logs]
+    assert committed[0] == committed[1], "a shard was logged twice or not at all"
+    assert not (Path(config.dst) / "_diffpriv/staging").exists()
 
 
 def test_a_sample_that_kills_its_worker_is_found_and_the_job_finishes(
