@@ -7,6 +7,7 @@ Pure: same seed, label and shape give the same numbers on every machine.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
@@ -47,8 +48,31 @@ def keyed_normal(seed: bytes, label: str, shape: Sequence[int]) -> np.ndarray:
     return (np.round(normal / _GRID) * _GRID).astype(np.float32).reshape(tuple(shape))
 
 
-def keyed_signs(seed: bytes, label: str, shape: Sequence[int]) -> np.ndarray:
-    """+1 or -1 with equal chance, float32: the simplest secret orthogonal map of a noise map."""
-    count = math.prod(shape)
-    bits = np.unpackbits(np.frombuffer(keyed_bytes(seed, label, (count + 7) // 8), np.uint8))[:count]
-    return (1.0 - 2.0 * bits.astype(np.float32)).reshape(tuple(shape))
+@dataclass(frozen=True, eq=False)
+class KeyedMap:
+    """A secret orthogonal map of `count` numbers: a permutation and a sign for each. Undone by whoever has the seed.
+
+    Without the seed, what is left of the numbers is how large they are, and not where.
+
+    Attributes:
+        order: (count,) int64; place i of the mapped numbers holds the original's place order[i].
+        signs: (count,) int8, +1 or -1 with equal chance.
+    """
+
+    order: np.ndarray
+    signs: np.ndarray
+
+    @classmethod
+    def of(cls, seed: bytes, label: str, count: int) -> "KeyedMap":
+        words = np.frombuffer(keyed_bytes(seed, f"{label}/order", 8 * count), "<u8")
+        bits = np.unpackbits(np.frombuffer(keyed_bytes(seed, f"{label}/signs", (count + 7) // 8), np.uint8))[:count]
+        return cls(np.argsort(words, kind="stable"), 1 - 2 * bits.astype(np.int8))
+
+    def apply(self, numbers: np.ndarray) -> np.ndarray:
+        """(count,) of any signed dtype -> the same, mapped."""
+        return (numbers[self.order] * self.signs).astype(numbers.dtype)
+
+    def undo(self, mapped: np.ndarray) -> np.ndarray:
+        numbers = np.empty_like(mapped)
+        numbers[self.order] = mapped * self.signs
+        return numbers

@@ -3,7 +3,7 @@
 A payload is sealed under its face's record before it leaves the worker; in the clear it is as sensitive as the face.
 
     offset  size  field
-         0     1  format version (1)
+         0     1  format version (2)
          1     1  tier: 1 image, 2 keys, 3 exact
          2     1  task: 0 anonymize, 1 hide
          3     1  inversion steps (0 where no key-I)
@@ -11,25 +11,27 @@ A payload is sealed under its face's record before it leaves the worker; in the 
         20     8  picture width and height: two uint32
         28     8  difference hash of the original crop (64 bits): how close a recovery comes
         36    16  digest of the original crop: HMAC-SHA256 under HKDF of the seed, cut to 16 bytes
-    image and keys:
+    image:
+        52     2  numbers m: uint16 (builtin: 1,120)
+        54     n  sketch: m int8 in steps of 3/8, see `sketches`, through the map "sketch", then raw DEFLATE (RFC 1951)
+    keys:
         52     3  depths d: one byte; numbers per depth n: uint16
         55   d*n  key-E, int8 (builtin: 3 x 160)
-    image, after key-E:
-               2  numbers m of the recogniser's embedding: uint16
-               m  the original's embedding, int8 in steps of 1/256
-    keys, after key-E:
                3  channels c, height h, width w: one byte each
-       1.5*c*h*w  key-I, numbers of 12 bits in pairs (3 bytes a pair), two's complement, in steps of 1/400 (builtin: 8 x 16 x
-       16)
+       1.5*c*h*w  key-I through the map "key-i", numbers of 12 bits in pairs (3 bytes a pair), two's complement, in steps of
+                  1/400 (builtin: 8 x 16 x 16)
     exact:
         52     8  patch position x, y: two uint32
         60     n  the covered pixels of the original picture, PNG
-Integers and floats are big-endian. Decoding fails closed on any other version, tier or length.
+Integers and floats are big-endian. The maps are `keyed_noise.KeyedMap` of the face's seed: a payload that leaks without its
+face key holds numbers without places and signs. Decoding fails closed on any other version, tier or length.
 """
 
 import hmac
 import io
+import math
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,18 +41,17 @@ from PIL import Image
 
 from diffpriv.errors import RecoveryError
 from diffpriv.faces.alignment import CANONICAL_SIZE, face_to_crop_matrix, warp_to_crop
-from diffpriv.keyed_noise import keyed_bytes
+from diffpriv.keyed_noise import KeyedMap, keyed_bytes
 from diffpriv.transforms.base import FaceRequest, Patch
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TIERS = {"image": 1, "keys": 2, "exact": 3}
 TASKS = {"anonymize": 0, "hide": 1}
 KEY_I_STEP = 1 / 400
 _HEADER = struct.Struct(">BBBB4fII8s16s")
 _KEY_E_SHAPE = struct.Struct(">BH")
 _KEY_I_SHAPE = struct.Struct(">BBB")
-_EMBEDDING_SIZE = struct.Struct(">H")
-EMBEDDING_STEP = 1 / 256
+_SKETCH_SIZE = struct.Struct(">H")
 _DAMAGED = "Restore the key file from a backup."
 
 
@@ -67,7 +68,7 @@ class RecoveryPayload:
     crop_digest: bytes  # 16 bytes
     key_e: np.ndarray | None = None  # (depths, numbers) int8
     key_i: np.ndarray | None = None  # (channels, height, width) float32
-    embedding: np.ndarray | None = None  # (numbers,) float32, about unit length
+    sketch: np.ndarray | None = None  # (numbers,) int8
     covered: np.ndarray | None = None  # (h, w, 3) uint8 RGB, the original pixels
     position: tuple[int, int] | None = None  # x, y of `covered` in the picture
 
@@ -133,15 +134,17 @@ def unpack_key_i(packed: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return (steps * KEY_I_STEP).astype(np.float32).reshape(shape)
 
 
-def encode_image(request: FaceRequest, task: str, key_e: np.ndarray, embedding: np.ndarray) -> bytes:
+def encode_image(request: FaceRequest, task: str, sketch: np.ndarray) -> bytes:
     """Payload of the tier `image`.
 
     Args:
-        key_e: (depths, numbers) int8. embedding: (numbers,) float32, unit length, of the original.
+        sketch: (numbers,) int8, of `DiffPrivacyPipeline.sketch`.
     """
-    steps = np.clip(np.rint(embedding / EMBEDDING_STEP), -127, 127).astype(np.int8)
     header, _ = _header("image", task, 0, request)
-    return header + _pack_key_e(key_e) + _EMBEDDING_SIZE.pack(len(steps)) + steps.tobytes()
+    mapped = KeyedMap.of(request.seed, "sketch", len(sketch)).apply(sketch)
+    # Places are shuffled, so there is nothing to find but how often each number comes: Huffman codes alone.
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
+    return header + _SKETCH_SIZE.pack(len(sketch)) + packer.compress(mapped.tobytes()) + packer.flush()
 
 
 def encode_keys(request: FaceRequest, task: str, key_e: np.ndarray, key_i: np.ndarray, inversion_steps: int) -> bytes:
@@ -151,7 +154,8 @@ def encode_keys(request: FaceRequest, task: str, key_e: np.ndarray, key_i: np.nd
         key_e: (depths, numbers) int8. key_i: (channels, height, width) float32.
     """
     header, _ = _header("keys", task, inversion_steps, request)
-    return header + _pack_key_e(key_e) + _KEY_I_SHAPE.pack(*key_i.shape) + pack_key_i(key_i)
+    mapped = KeyedMap.of(request.seed, "key-i", key_i.size).apply(key_i.ravel())
+    return header + _pack_key_e(key_e) + _KEY_I_SHAPE.pack(*key_i.shape) + pack_key_i(mapped)
 
 
 def _pack_key_e(key_e: np.ndarray) -> bytes:
@@ -190,9 +194,11 @@ def _covered_box(request: FaceRequest, patch: Patch) -> tuple[int, int, int, int
     return box[0][0], box[1][0], box[0][1], box[1][1]
 
 
-def decode_payload(payload: bytes) -> RecoveryPayload:
+def decode_payload(payload: bytes, seed: bytes) -> RecoveryPayload:
     """Read a payload.
 
+    Args:
+        seed: the face's. Another one gives numbers of the right size and no meaning.
     Raises:
         RecoveryError: empty, cut short, or of another version.
     """
@@ -226,19 +232,27 @@ def decode_payload(payload: bytes) -> RecoveryPayload:
             covered = np.asarray(stored.convert("RGB"))
         return RecoveryPayload(**common, covered=covered, position=(position[0], position[1]))
     try:
-        return RecoveryPayload(**common, **_read_keys(body, with_noise_map=tier_code == TIERS["keys"]))
-    except (struct.error, ValueError) as error:
+        arrays = _read_sketch(body, seed) if tier_code == TIERS["image"] else _read_keys(body, seed)
+        return RecoveryPayload(**common, **arrays)
+    except (struct.error, ValueError, zlib.error) as error:
         raise RecoveryError(f"The face record's payload holds {len(body)} bytes of damaged keys.", advice=_DAMAGED) from error
 
 
-def _read_keys(body: bytes, *, with_noise_map: bool) -> dict[str, Any]:
-    """The arrays of a payload's body by field. Raises ValueError or struct.error unless its length fits its shapes exactly."""
+def _read_sketch(body: bytes, seed: bytes) -> dict[str, Any]:
+    """Raises ValueError, struct.error or zlib.error unless the bytes are one whole stream of the numbers promised."""
+    (count,) = _SKETCH_SIZE.unpack_from(body)
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    numbers = unpacker.decompress(body[_SKETCH_SIZE.size :], count + 1)
+    if len(numbers) != count or not unpacker.eof or unpacker.unused_data:
+        raise ValueError("not one stream of the promised length")
+    return {"sketch": KeyedMap.of(seed, "sketch", count).undo(np.frombuffer(numbers, np.int8))}
+
+
+def _read_keys(body: bytes, seed: bytes) -> dict[str, Any]:
+    """key-E and key-I. Raises ValueError or struct.error unless the body's length fits its shapes exactly."""
     depths, numbers = _KEY_E_SHAPE.unpack_from(body)
     end = _KEY_E_SHAPE.size + depths * numbers
     key_e = np.frombuffer(body[_KEY_E_SHAPE.size : end], np.int8).reshape(depths, numbers)
-    if with_noise_map:
-        shape = _KEY_I_SHAPE.unpack_from(body, end)
-        return {"key_e": key_e, "key_i": unpack_key_i(body[end + _KEY_I_SHAPE.size :], shape)}
-    (count,) = _EMBEDDING_SIZE.unpack_from(body, end)
-    steps = np.frombuffer(body[end + _EMBEDDING_SIZE.size :], np.int8).reshape(count)
-    return {"key_e": key_e, "embedding": steps.astype(np.float32) * np.float32(EMBEDDING_STEP)}
+    shape = _KEY_I_SHAPE.unpack_from(body, end)
+    mapped = unpack_key_i(body[end + _KEY_I_SHAPE.size :], (math.prod(shape),))
+    return {"key_e": key_e, "key_i": KeyedMap.of(seed, "key-i", mapped.size).undo(mapped).reshape(shape)}

@@ -28,8 +28,7 @@ from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.presets import Preset
 from diffpriv.schedules import scheduled_tokens
-
-RECOVERY_STEPS = 25  # of tier `image`; its steps need not match protection's
+from diffpriv.sketches import apply_sketch, make_sketch
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,24 +197,20 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         return decode_latents(self.vae, latent).clamp(-1, 1)
 
     @torch.no_grad()
-    def recover_in_picture(
-        self, published: torch.Tensor, key_e: torch.Tensor, embedding: torch.Tensor, seeds: Sequence[bytes], *, scale: float
-    ) -> torch.Tensor:
-        """Stage 3, tier `image`: a face like the original, from key-E and the published surroundings of the face.
-
-        An approximation by design: what key-E does not carry comes from the seed's noise. Conditional throughout, and guided
-        towards the stored embedding.
+    def sketch(self, crops: torch.Tensor, published: torch.Tensor) -> np.ndarray:
+        """Stage 1 of the tier `image`, made last: what leads from the published face back, (n, numbers) int8.
 
         Args:
-            published: crops of the published picture, (n, 3, size, size). embedding: (n, dim), unit length, of the originals.
-            scale: length of a guided step; 0 does not guide.
+            published: the same squares, cut from the picture as it is published.
         """
-        tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
-        noise = self._keyed_noise(seeds, "recovery")
+        return make_sketch(encode_crops(self.vae, crops), encode_crops(self.vae, published))
 
-        def unlike(crops: torch.Tensor) -> torch.Tensor:
-            return 1 - self.recognizer.similarity(self.recognizer.embed_canonical(crops), embedding)
+    @torch.no_grad()
+    def recover_in_picture(self, published: torch.Tensor, sketch: np.ndarray) -> torch.Tensor:
+        """Stage 3, tier `image`: the original crops, coarser, from the published ones and their sketches.
 
-        timesteps = self.denoiser.timesteps(RECOVERY_STEPS)
-        latent = self._denoise(noise, timesteps, tokens, published, unlike, scale, every=1, order=1)
+        Args:
+            published: crops of the published picture, (n, 3, size, size).
+        """
+        latent = apply_sketch(encode_crops(self.vae, published), sketch)
         return self._in_place(latent, published).clamp(-1, 1)

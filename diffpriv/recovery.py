@@ -5,6 +5,8 @@ of the 64 bits of its difference hash differ (a few for a good reconstruction, a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,7 +18,8 @@ from diffpriv.faces.compositing import apply_patches, crop_to_patch, face_mask
 from diffpriv.faces.types import Patch
 from diffpriv.payloads import RecoveryPayload, crop_digest, decode_payload, difference_hash, hash_distance
 
-IMAGE_GUIDANCE = 0.02  # length of a guided step of tier `image`, as a share of the latent's RMS
+if TYPE_CHECKING:
+    from diffpriv.pipeline import DiffPrivacyPipeline
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ def recover_face(payload: bytes, seed: bytes, published: np.ndarray | None, *, m
     Raises:
         RecoveryError: nothing was kept, the payload is damaged, or the picture is missing or of another size.
     """
-    material = decode_payload(payload)
+    material = decode_payload(payload, seed)
     if published is not None and published.shape[1::-1] != material.picture_size:
         size, wanted = published.shape[1::-1], material.picture_size
         raise RecoveryError(
@@ -65,10 +68,10 @@ def recover_face(payload: bytes, seed: bytes, published: np.ndarray | None, *, m
         return _recover_exact(material, seed, published)
     if material.tier == "image" and published is None:
         raise RecoveryError(
-            "Tier image regenerates the face from the published picture, and no picture was given.",
+            "Tier image brings the face back from the published picture, and no picture was given.",
             advice="Give the published picture.",
         )
-    crop = _regenerate(material, model, seed, published)
+    crop = _regenerate(material, model, published)
     size = crop.shape[0]
     picture = None
     if published is not None:
@@ -90,12 +93,11 @@ def _recover_exact(material: RecoveryPayload, seed: bytes, published: np.ndarray
     return _describe(material, seed, warp_to_crop(picture, material.matrix), picture)
 
 
-def _regenerate(material: RecoveryPayload, model: str, seed: bytes, published: np.ndarray | None) -> np.ndarray:
+def _regenerate(material: RecoveryPayload, model: str, published: np.ndarray | None) -> np.ndarray:
     """The crop at the model's own size, by whichever of the two generative tiers the payload is."""
     from diffpriv.transforms.diffprivacy import to_pixels, to_tensor
-    from diffpriv.weights import load_pipeline, resolve_model
 
-    pipeline = load_pipeline(resolve_model(model))
+    pipeline = _pipeline(model)
 
     def on_device(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array.copy())[None].to(pipeline.device)
@@ -103,12 +105,25 @@ def _regenerate(material: RecoveryPayload, model: str, seed: bytes, published: n
     if material.key_e is not None and material.key_i is not None:
         keys = on_device(material.key_e), on_device(material.key_i)
         return to_pixels(pipeline.recover(*keys, steps=material.inversion_steps))[0]
-    if material.key_e is None or material.embedding is None or published is None:
+    if material.sketch is None or published is None:
         raise RecoveryError("The payload holds too little to regenerate a face.", advice="Restore the key file from a backup.")
     size = pipeline.crop_size
     seen = to_tensor([warp_to_crop(published, material.matrix * (size / CANONICAL_SIZE), size)], pipeline.device)
-    keys = on_device(material.key_e), on_device(material.embedding)
-    return to_pixels(pipeline.recover_in_picture(seen, *keys, [seed], scale=IMAGE_GUIDANCE))[0]
+    try:
+        return to_pixels(pipeline.recover_in_picture(seen, material.sketch[None]))[0]
+    except ValueError as error:
+        raise RecoveryError(
+            f"The sketch's {len(material.sketch)} numbers do not fit this model.",
+            advice="Give the model that protected the face.",
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _pipeline(model: str) -> "DiffPrivacyPipeline":
+    """Loaded once for all faces of a case."""
+    from diffpriv.weights import load_pipeline, resolve_model
+
+    return load_pipeline(resolve_model(model))
 
 
 def _describe(material: RecoveryPayload, seed: bytes, crop: np.ndarray, picture: np.ndarray | None) -> RecoveredFace:

@@ -16,6 +16,7 @@ from diffpriv.config import TransformConfig
 from diffpriv.detectors import load_detector
 from diffpriv.errors import MisuseError, ModelError
 from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
+from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.seam import blend_face
 from diffpriv.payloads import encode_exact, encode_image, encode_keys, stored_matrix
 from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
@@ -87,7 +88,7 @@ class DiffPrivacyTransform:
         with torch.no_grad():
             target = self.pipeline.recognizer.embed_canonical(crops)
         return [
-            _Face(request, canonical[row], crops[row], key.key_e[row], target[row], self._payload(request, key, target, row))
+            _Face(request, canonical[row], crops[row], key.key_e[row], target[row], self._payload(request, key, row))
             for row, request in enumerate(requests)
         ]
 
@@ -102,13 +103,14 @@ class DiffPrivacyTransform:
             blend_face(face.request.image, pixels, face.matrix * scale, face.request.seed)
             for face, pixels in zip(faces, to_pixels(output.crops), strict=False)
         ]
+        payloads = self._payloads_after(padded, patches)
         requests, matrices = [face.request for face in faces], [face.matrix for face in faces]
         target = torch.stack([face.target for face in padded])
-        for face, patch, finding in zip(faces, patches, self.check.examine(requests, patches, matrices, target), strict=True):
+        findings = self.check.examine(requests, patches, matrices, target)
+        for face, patch, payload, finding in zip(faces, patches, payloads, findings, strict=True):
             face.similarity = finding.similarity
             # Without a face to be found there it is private but of little use: kept only if no later attempt is better.
             if self._acceptable(finding) and (finding.found or face.best is None):
-                payload = self._exact(face.request, patch) or face.payload
                 face.best = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
                 face.settled = finding.found
 
@@ -120,22 +122,37 @@ class DiffPrivacyTransform:
             return finding.similarity >= self.similarity_limit
         return finding.similarity <= self.similarity_limit and not finding.matched
 
-    def _payload(self, request: FaceRequest, key: KeyOutput, target: torch.Tensor, row: int) -> bytes:
-        """Material of the tiers `image` and `keys`, the same whatever becomes of the face; b"" for the others."""
-        if self.config.recovery == "image":
-            return encode_image(request, self.config.task, key.key_e[row].cpu().numpy(), target[row].cpu().numpy())
+    def _payload(self, request: FaceRequest, key: KeyOutput, row: int) -> bytes:
+        """Material of the tier `keys`, the same whatever becomes of the face; b"" for the others."""
         if self.config.recovery == "keys" and key.key_i is not None:
             arrays = key.key_e[row].cpu().numpy(), key.key_i[row].cpu().numpy()
             return encode_keys(request, self.config.task, *arrays, self.preset.inversion_steps)
         return b""
 
-    def _exact(self, request: FaceRequest, patch: Patch) -> bytes:
-        return encode_exact(request, patch, self.config.task) if self.config.recovery == "exact" else b""
+    def _payloads_after(self, padded: Sequence["_Face"], patches: Sequence[Patch]) -> list[bytes]:
+        """Payloads of the first len(patches) faces, of those tiers too whose material depends on what stands in the picture.
+
+        Args:
+            padded: as many as a micro-batch has.
+        """
+        faces = padded[: len(patches)]
+        if self.config.recovery == "exact":
+            return [encode_exact(face.request, patch, self.config.task) for face, patch in zip(faces, patches, strict=True)]
+        if self.config.recovery != "image":
+            return [face.payload for face in faces]
+        size = self.pipeline.crop_size
+        published = [
+            warp_to_crop(apply_patches(face.request.image, [patch]), face.matrix * (size / CANONICAL_SIZE), size)
+            for face, patch in zip(faces, patches, strict=True)
+        ]
+        crops = torch.stack([face.crop for face in padded])
+        sketches = self.pipeline.sketch(crops, to_tensor(self._padded(published), self.pipeline.device))
+        return [encode_image(face.request, self.config.task, sketch) for face, sketch in zip(faces, sketches, strict=False)]
 
     def _fill(self, face: "_Face") -> FaceResult:
         side = "still too like" if self.config.task == "anonymize" else "no longer like"
         reason = f"{side} the original after {self.config.max_attempts} attempts (limit {self.similarity_limit:.3f})"
-        payload = self._exact(face.request, fill_patch(face.request)) or face.payload
+        (payload,) = self._payloads_after(self._padded([face]), [fill_patch(face.request)])
         attempts, similarity = self.config.max_attempts, face.similarity
         return fill_face(face.request, reason, attempts=attempts, similarity=similarity, payload=payload)
 

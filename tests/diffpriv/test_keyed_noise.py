@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffpriv.keyed_noise import keyed_bytes, keyed_normal, keyed_signs
+from diffpriv.keyed_noise import KeyedMap, keyed_bytes, keyed_normal
 
 SEED = bytes(range(32))
 
@@ -35,12 +35,14 @@ def test_normals_are_standard_normal():
     assert kstest(sample, "norm").pvalue > 1e-3
 
 
-def test_signs_are_balanced_and_undo_themselves():
-    signs = keyed_signs(SEED, "signs", (8, 16, 16))
-    assert set(np.unique(signs)) == {-1.0, 1.0}
-    assert abs(signs.mean()) < 0.1
-    noise = keyed_normal(SEED, "x", signs.shape)
-    assert np.array_equal(noise * signs * signs, noise)
+def test_a_keyed_map_is_undone_by_its_seed_and_by_no_other():
+    noise = keyed_normal(SEED, "x", (2048,))
+    mapped = KeyedMap.of(SEED, "key-i", noise.size).apply(noise)
+    assert np.array_equal(KeyedMap.of(SEED, "key-i", noise.size).undo(mapped), noise)
+    flipped = bytes([SEED[0] ^ 1]) + SEED[1:]
+    for wrong in (mapped, KeyedMap.of(flipped, "key-i", noise.size).undo(mapped)):
+        assert abs(np.corrcoef(wrong, noise)[0, 1]) < 0.1
+        assert abs(np.corrcoef(np.abs(wrong), np.abs(noise))[0, 1]) < 0.1
 
 
 def test_a_short_seed_is_refused():

@@ -45,24 +45,36 @@ def test_key_e_and_geometry_come_back_as_stored():
     request = request_at(200, 150)
     key_e = np.random.default_rng(1).integers(-127, 128, (3, 160)).astype(np.int8)
     payload = encode_keys(request, "hide", key_e, keyed_normal(SEED, "key-i", (8, 16, 16)), 12)
-    material = decode_payload(payload)
+    material = decode_payload(payload, SEED)
     assert (material.tier, material.task, material.inversion_steps) == ("keys", "hide", 12)
     assert material.picture_size == (400, 300)
     assert np.array_equal(material.key_e, key_e)
+    assert np.abs(material.key_i - keyed_normal(SEED, "key-i", (8, 16, 16))).max() <= 0.5 / 400 + 1e-6
     assert np.array_equal(material.matrix, stored_matrix(request))
+
+
+def test_key_i_read_under_another_seed_is_unrelated():
+    noise = keyed_normal(SEED, "key-i", (8, 16, 16))
+    payload = encode_keys(request_at(200, 150), "anonymize", np.zeros((3, 160), np.int8), noise, 4)
+    wrong = decode_payload(payload, bytes([SEED[0] ^ 1]) + SEED[1:]).key_i
+    assert abs(np.corrcoef(wrong.ravel(), noise.ravel())[0, 1]) < 0.1
 
 
 def test_tier_image_is_small_and_comes_back():
     request = request_at(200, 150)
-    key_e = np.random.default_rng(1).integers(-127, 128, (3, 160)).astype(np.int8)
-    embedding = keyed_normal(SEED, "embedding", (128,))
-    embedding /= np.linalg.norm(embedding)
-    payload = encode_image(request, "anonymize", key_e, embedding)
-    material = decode_payload(payload)
-    assert len(payload) < 700
+    sketch = np.rint(np.random.default_rng(1).laplace(0, 1.0, 1120)).astype(np.int8)
+    payload = encode_image(request, "anonymize", sketch)
+    material = decode_payload(payload, SEED)
+    assert len(payload) < 500
     assert material.tier == "image"
-    assert np.array_equal(material.key_e, key_e)
-    assert np.abs(material.embedding - embedding).max() <= 0.5 / 256
+    assert np.array_equal(material.sketch, sketch)
+
+
+@pytest.mark.parametrize("damage", [lambda body: body[:-1], lambda body: body + b"x", lambda body: b"\xff\xff" + body[2:]])
+def test_a_damaged_sketch_is_refused(damage):
+    payload = encode_image(request_at(200, 150), "anonymize", np.zeros(1120, np.int8))
+    with pytest.raises(RecoveryError, match="damaged"):
+        decode_payload(payload[:52] + damage(payload[52:]), SEED)
 
 
 @pytest.mark.parametrize(("x", "y", "scale"), [(200, 150, 1.0), (30, 30, 1.0), (380, 280, 1.0), (200, 150, 3.0), (90, 90, 0.4)])
@@ -99,7 +111,7 @@ def test_a_cut_payload_is_refused_with_advice(cut):
     request = request_at(200, 150)
     payload = encode_keys(request, "anonymize", np.zeros((3, 160), np.int8), np.zeros((8, 16, 16), np.float32), 12)
     with pytest.raises(RecoveryError) as caught:
-        decode_payload(payload[:cut])
+        decode_payload(payload[:cut], SEED)
     assert caught.value.advice
 
 
