@@ -22,7 +22,8 @@ class IdentityEnergy:
         recognizers: the ensemble, differentiable.
         originals: (batch, 3, 128, 128) in [-1, 1], canonical crops.
         margin: similarity below which the original exerts no force.
-        directions: (batch, dim) of unit length per recogniser, one for each face, from its seed.
+        directions: (batch, dim) per recogniser, one for each face, of unit length from its seed; a longer one pulls harder,
+            towards a synthetic identity.
     """
 
     def __init__(

@@ -1,0 +1,75 @@
+"""Synthetic identities: one face of nobody per identity seed, which all photos of one person are drawn towards.
+
+From the seed come features of nobody (MSI's prior) and a noise map; the model generates a face from them with no surroundings.
+Of a few such candidates, the one least like the others' average stands for the person, so that two identities are told apart.
+Three things are kept, and shared by all photos of the person: the features, which condition the denoiser in place of a key-E;
+the noise that sampling starts from; and the generated face's embedding, towards which guidance pulls. Nothing of the person
+enters: an identity depends on the seed and the model alone.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from diffpriv.keyed_noise import keyed_normal
+from diffpriv.latents import decode_latents
+from diffpriv.sampling import Conditions, sample
+
+if TYPE_CHECKING:
+    from diffpriv.pipeline import DiffPrivacyPipeline
+
+CANDIDATES = 4
+STEPS = 12
+CONTRAST = 2.0
+TEMPERATURE = 0.9
+PULL = 3.0  # weight of the identity's embedding in the energy, against 1 for the push away from the original
+SHARED_NOISE = 1.0  # share of the starting noise's variance that all photos of a person have in common
+REMEMBERED = 4096  # identities per process, about 10 KB each
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticIdentity:
+    """features (3, dim) as MSI's, not quantised; noise (*latent_shape) of unit variance; embedding (dim,) of unit length."""
+
+    features: torch.Tensor
+    noise: torch.Tensor
+    embedding: torch.Tensor
+
+
+class IdentityMaker:
+    """Makes identities and remembers the last ones, since a person's photos often come together."""
+
+    def __init__(self, pipeline: "DiffPrivacyPipeline") -> None:
+        self._pipeline = pipeline
+        self._known: OrderedDict[bytes, SyntheticIdentity] = OrderedDict()
+
+    def identity(self, seed: bytes) -> SyntheticIdentity:
+        """The same bits for a seed at every call: candidates always run as one batch, in float32.
+
+        Args:
+            seed: 32 bytes, see `FaceRequest.identity_seed`.
+        """
+        known = self._known.pop(seed, None)
+        self._known[seed] = known = known or self._make(seed)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return known
+
+    @torch.no_grad()
+    def _make(self, seed: bytes) -> SyntheticIdentity:
+        pipeline, msi = self._pipeline, self._pipeline.msi
+        person = keyed_normal(seed, "identity/person", (CANDIDATES, int(msi.config["prior_rank"])))
+        features = msi.features_of_nobody(torch.from_numpy(person).to(pipeline.device), msi.prior_mean[None], 0.0)
+        drawn = keyed_normal(seed, "identity/noise", (CANDIDATES, *pipeline.latent_shape))
+        noise = torch.from_numpy(drawn).to(pipeline.device)
+        conditions = Conditions(
+            msi.stage_tokens(features), msi.null_stage_tokens(CANDIDATES), pipeline.nothing_around(CANDIDATES)
+        )
+        timesteps = pipeline.denoiser.timesteps(STEPS)
+        latent = sample(TEMPERATURE * noise, timesteps, conditions, pipeline.denoiser, order=2, contrast=CONTRAST)
+        embedded = pipeline.recognizer.embed_canonical(decode_latents(pipeline.vae, latent).clamp(-1, 1))
+        # All of a recogniser's embeddings point roughly one way; the candidates' mean tells which.
+        chosen = int((embedded @ embedded.mean(0)).argmin())
+        return SyntheticIdentity(features[chosen], noise[chosen], embedded[chosen])
