@@ -183,7 +183,7 @@ def recover_all(config: JobConfig, work: Path, key: RecipientKey, limit: int) ->
             published = decode(after[f"{sample}.{field}"]).pixels
             original = decode(before[f"{sample}.{field}"]).pixels
             recovered = recover_face(face.payload, face.key.derive(TRANSFORM_LABEL), published)
-            crop = warp_to_crop(original, decode_payload(face.payload).matrix)
+            crop = warp_to_crop(original, decode_payload(face.payload, face.key.derive(TRANSFORM_LABEL)).matrix)
             values.append(psnr(recovered.crop, crop))
             exact += recovered.bit_exact and np.array_equal(recovered.crop, crop)
     return values, exact, len(values)
