@@ -26,7 +26,7 @@ class BuiltinRecognizer:
                 advice='Give a model folder or insightface:FOLDER, or install the package with its "builtin" model.',
             )
         try:
-            self._model = FaceRecognizer.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False).float().eval()
+            self.network = FaceRecognizer.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False).float().eval()
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(
                 f"The recogniser in {folder} cannot be read: {error}", advice="Copy the model folder again."
@@ -39,13 +39,15 @@ class BuiltinRecognizer:
 
     @property
     def dim(self) -> int:
-        return int(self._model.config.dim)
+        return int(self.network.config.dim)
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """See `Recognizer.embed`; one face a call, so that a face's bits never depend on its neighbours."""
         with torch.no_grad():
             rows = [
-                self._model.embed_canonical(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)[0].numpy()
+                self.network.embed_canonical(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)[
+                    0
+                ].numpy()
                 for crop in crops
             ]
         embedded = np.array(rows, np.float32).reshape(len(crops), self.dim)
@@ -55,11 +57,11 @@ class BuiltinRecognizer:
 
     def threshold(self, far: float) -> float:
         """See `Recognizer.threshold`; measured by `benchmarks.recognition`, kept in the folder's config.json."""
-        thresholds = self._model.config.thresholds or {}
+        thresholds = self.network.config.thresholds or {}
         for rate, similarity in thresholds.items():
             if np.isclose(float(rate), far, rtol=1e-6):
                 # Kept as `FaceRecognizer.similarity`; this interface compares by the cosine.
-                return 1 - (1 - float(similarity)) * float(self._model.config.spread)
+                return 1 - (1 - float(similarity)) * float(self.network.config.spread)
         raise ModelError(
             f"No threshold at a false-accept rate of {far:g} is known for this recogniser.", advice="Give a similarity limit."
         )
