@@ -75,7 +75,7 @@ def read_picture(dst: str | os.PathLike[str], shard: str, sample: str, field: st
         raise MisuseError(f"{shard} is not a published shard of {os.fspath(dst)}.")
     folder = Folder(os.fspath(dst))
     files = tuple(folder.facts(name) for name, _, _ in record["files"])
-    return _picture(folder, Shard(shard, record["format"], files), _published_key(record, sample), field, sample)
+    return _picture(folder, Shard(shard, record["format"], files), published_key(record, sample), field, sample)
 
 
 def read_source_picture(src: str, shard: str, sample: str, field: str, format: str = "auto") -> bytes:
@@ -96,7 +96,7 @@ def _picture(folder: Folder, shard: Shard, key: str, field: str, asked: str) -> 
     raise MisuseError(f"{shard.name} has no picture {field!r} of sample {asked!r}.")
 
 
-def _published_key(record: dict[str, Any], sample: str) -> str:
+def published_key(record: dict[str, Any], sample: str) -> str:
     """Parquet samples are called by their row in SRC; rows before them that went to quarantine are missing in DST."""
     if record["format"] != "parquet":
         return sample

@@ -1,0 +1,96 @@
+"""A recogniser fine-tuned on (original, output) pairs: its last blocks learn to see through the transformation.
+
+Loss: InfoNCE between the trained embedding of outputs and the frozen embedding of originals, all photos of one person being
+positives of one another (Khosla et al. 2020, eq. 2). The frozen first blocks are run once per picture, mirrored ones included,
+so a step costs a few milliseconds and minutes on one CPU thread are thousands of steps.
+"""
+
+import copy
+import time
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from diffpriv.attacks.pairs import FacePairs, separation
+from diffpriv.models.recognizer import PIXEL_SCALE, FaceRecognizer
+
+TRAINED_BLOCKS = 4
+TEMPERATURE = 0.1
+BATCH = 32
+CHECK_EVERY = 40  # steps between looks at the set-aside people
+LEARNING_RATE = 3e-4
+
+
+class FinetunedRecognizer:
+    """Args:
+    recognizer: a pretrained one, which the attacker also has; not changed.
+    name: for the report.
+    """
+
+    def __init__(self, name: str, recognizer: FaceRecognizer) -> None:
+        self.name = name
+        self._frozen = recognizer
+        self._blocks = copy.deepcopy(recognizer.blocks[-TRAINED_BLOCKS:]).requires_grad_(True)
+        self._head = copy.deepcopy(recognizer.head).requires_grad_(True)
+
+    def scores(self, outputs: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            probes = torch.cat([self._after(_early(self._frozen, part)) for part in _parts(outputs)])
+            faces = torch.cat([_late(self._frozen, _early(self._frozen, part)) for part in _parts(gallery)])
+        return (probes @ faces.T).numpy()
+
+    def fit(self, training: FacePairs, choosing: FacePairs, *, seconds: float, seed: int) -> "FinetunedRecognizer":
+        """Train for at most `seconds`, then keep the weights that did best on the set-aside people."""
+        started = time.monotonic()
+        with torch.no_grad():
+            both = np.concatenate([training.outputs, training.outputs[:, :, ::-1]])
+            seen = torch.cat([_early(self._frozen, part) for part in _parts(both)])
+            known = torch.cat([_late(self._frozen, _early(self._frozen, part)) for part in _parts(training.originals)])
+        persons = torch.from_numpy(np.asarray(training.persons))
+        parameters = [*self._blocks.parameters(), *self._head.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=1e-2)
+        generator = torch.Generator().manual_seed(seed)
+        best, weights, step = separation(self, choosing), self._state(), 0
+        while time.monotonic() - started < seconds:
+            chosen = torch.randint(len(seen), (min(BATCH, len(seen)),), generator=generator)
+            photo = chosen % len(known)
+            logits = self._after(seen[chosen]) @ known.T / TEMPERATURE
+            same = persons[photo][:, None] == persons[None]
+            loss = -(functional.log_softmax(logits, 1) * same).sum(1) / same.sum(1)
+            optimizer.zero_grad()
+            loss.mean().backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            step += 1
+            if step % CHECK_EVERY == 0:
+                value = separation(self, choosing)
+                if value > best:
+                    best, weights = value, self._state()
+        self._blocks.load_state_dict(weights[0])
+        self._head.load_state_dict(weights[1])
+        return self
+
+    def _after(self, hidden: torch.Tensor) -> torch.Tensor:
+        return functional.normalize(self._head(self._blocks(hidden).mean((2, 3))), dim=1)
+
+    def _state(self) -> tuple[dict, dict]:
+        return copy.deepcopy(self._blocks.state_dict()), copy.deepcopy(self._head.state_dict())
+
+
+def _parts(crops: np.ndarray, size: int = 32) -> list[torch.Tensor]:
+    return [
+        torch.from_numpy(np.ascontiguousarray(crops[start : start + size])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        for start in range(0, len(crops), size)
+    ]
+
+
+def _early(recognizer: FaceRecognizer, crops: torch.Tensor) -> torch.Tensor:
+    """The maps that the trained blocks take: the recogniser's forward pass up to them."""
+    pixels = ((recognizer.from_canonical(crops) + 1) * 127.5 - recognizer.pixel_mean) / PIXEL_SCALE
+    hidden = functional.max_pool2d(functional.relu(recognizer.stem(pixels)), 3, 2)
+    return recognizer.blocks[:-TRAINED_BLOCKS](hidden)
+
+
+def _late(recognizer: FaceRecognizer, hidden: torch.Tensor) -> torch.Tensor:
+    return functional.normalize(recognizer.head(recognizer.blocks[-TRAINED_BLOCKS:](hidden).mean((2, 3))), dim=1)

@@ -1,0 +1,106 @@
+"""`diffpriv evaluate`: attack a protected dataset, measure what it is good for, and write a report people can look at."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.output import OUTPUT, print_table
+from keys.errors import MisuseError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def evaluate(
+    original: Annotated[str, typer.Argument(metavar="ORIGINAL", help="The dataset before: shards, or a folder of them.")],
+    protected: Annotated[str, typer.Argument(metavar="PROTECTED", help="The same dataset after.")],
+    report: Annotated[str, typer.Option("--report", metavar="DIR", help="Where report.html and report.json go.")],
+    sample: Annotated[int, typer.Option(min=0, help="Pictures looked at, people kept together; 0 is all.")] = 500,
+    identity: Annotated[
+        str, typer.Option(help='Who is who: folder (the folder a sample lies in), a field, a MANIFEST.csv, or "".')
+    ] = "folder",
+    group: Annotated[str, typer.Option(help="Column of the manifest, or field, by which figures are given again.")] = "",
+    attribute: Annotated[
+        list[str] | None, typer.Option(help="Column or field that the downstream test learns too. Repeatable.")
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="dlib, human:FOLDER, insightface:FOLDER, a folder, or builtin. Repeatable; default dlib if installed."
+        ),
+    ] = None,
+    baselines: Annotated[
+        str, typer.Option(help='Made from the originals for comparison: blur, mosaic, fill, or "" for none.')
+    ] = "blur,mosaic,fill",
+    attacker_minutes: Annotated[float, typer.Option(min=0, help="CPU minutes that trained attackers share; 0 is none.")] = 3.0,
+    recovery_faces: Annotated[
+        int, typer.Option(min=0, help="Originals that the self-test protects and recovers in memory; 0 is none.")
+    ] = 8,
+    task: Annotated[str, typer.Option(help="Of the self-test: anonymize or hide.")] = "anonymize",
+    preset: Annotated[str, typer.Option(help="Of the self-test: quality, fast or paper.")] = "fast",
+    model: Annotated[str, typer.Option(help="Of the self-test: builtin or a folder.")] = "builtin",
+    detector: Annotated[str, typer.Option(help="centerface or insightface:FOLDER.")] = "centerface",
+    format: Annotated[str, typer.Option(help="auto, webdataset, parquet or folder.")] = "auto",
+    include_images: Annotated[
+        bool, typer.Option("--include-images", help="Show faces of the dataset in the report, originals too.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample, the split of people, the attackers and the intervals.")] = 0,
+) -> None:
+    """Attack the output, measure its utility, and write report.html and report.json. Opens no keys."""
+    from pipelines.evaluation.report import write_report
+    from pipelines.evaluation.run import evaluate as measure
+    from pipelines.evaluation.settings import BASELINES, EvaluationSettings
+
+    chosen = tuple(one for one in baselines.split(",") if one)
+    if unknown := set(chosen) - set(BASELINES):
+        raise MisuseError(f"--baselines {', '.join(sorted(unknown))}.", advice=f"Choose from {', '.join(BASELINES)}.")
+    settings = EvaluationSettings(
+        sample=sample,
+        identity=identity,
+        group=group,
+        attributes=tuple(attribute or ()),
+        judges=tuple(dict.fromkeys(judge or ())),
+        baselines=chosen,
+        attacker_minutes=attacker_minutes,
+        recovery_faces=recovery_faces,
+        task=task,
+        preset=preset,
+        model=model,
+        detector=detector,
+        format=format,
+        seed=seed,
+    )
+    document, faces = measure(original, protected, settings, OUTPUT.note)
+    page, data = write_report(report, document, faces if include_images else None)
+    OUTPUT.result({**document, "report": str(page)}, lambda console: show(console, document, page, data))
+
+
+def show(console: "Console", document: dict[str, Any], page: Path, data: Path) -> None:
+    """The verdict, and privacy beside utility."""
+    from pipelines.evaluation.report import named, percent
+
+    for sentence in document["verdict"]["sentences"]:
+        console.print(sentence, markup=False)
+    trained = document["adaptive"].get("variants", {})
+    first = next(iter(document["privacy"]))
+    rows = []
+    for name, used in document["utility"].items():
+        naive = document["privacy"][first]["variants"][name]["tar"]["0.01"]
+        adaptive = trained[name]["tar"]["0.01"] if name in trained else {}
+        rows.append(
+            (
+                named(name),
+                percent(naive["naive own photo"]),
+                percent(naive["naive other photo"]),
+                percent(adaptive.get("own photo")),
+                percent(adaptive.get("other photo")),
+                percent(used["detection rate"]),
+                percent(used["landmarks near"]),
+                percent(used["downstream"]["kept"]),
+            )
+        )
+    columns = ["", f"own ({first})", "other", "trained: own", "trained: other", "face found", "landmarks", "learned"]
+    title = "TAR at FAR 1 % against own original and other photos; utility; all in %"
+    print_table(console, title, columns, rows, right=columns[1:])
+    console.print(f"report  {page}\ndata    {data}", markup=False)
