@@ -181,12 +181,17 @@ def measure(
         for rate in (1e-2, 1e-3):
             tar, threshold = verification_rate(everything, same, different, rate)
             own = to_original[np.arange(len(chosen)), chosen]
+            # The photos chosen are few: what is left of a TAR is a share of the TAR of these very pairs.
+            before = max(float((everything[chosen[rows], columns] > threshold).mean()), 1e-9)
+            other, returned = (float((scores[rows, columns] > threshold).mean()) for scores in (to_original, to_back))
             result[f"{name} FAR {rate:g}"] = {
                 "clean TAR": round(tar, 4),
                 "own original": round(float((own > threshold).mean()), 4),
-                "other photo": round(float((to_original[rows, columns] > threshold).mean()), 4),
+                "other photo": round(other, 4),
+                "other photo, share of clean": round(other / before, 4),
                 "two keys": round(float((np.diag(linked) > threshold).mean()), 4),
-                "recovered, other photo": round(float((to_back[rows, columns] > threshold).mean()), 4),
+                "recovered, other photo": round(returned, 4),
+                "recovered, share of clean": round(returned / before, 4),
                 "threshold": round(-threshold, 4),
             }
     if sheet is not None:
