@@ -86,7 +86,11 @@ class Denoiser:
         first, here, there = (self._log_ratio(timestep) for timestep in timesteps)
         clean = prediction.clean + (there - here) / (2 * (here - first)) * (prediction.clean - before)
         signal, spread = self.coefficients(timesteps[1])
-        noisy = signal * prediction.clean + spread * prediction.noise
+        return self.with_clean(signal * prediction.clean + spread * prediction.noise, timesteps[1], clean)
+
+    def with_clean(self, noisy: torch.Tensor, timestep: int, clean: torch.Tensor) -> Prediction:
+        """The prediction that takes this noisy latent for that clean one."""
+        signal, spread = self.coefficients(timestep)
         return Prediction(clean, (noisy - signal * clean) / spread)
 
     def _log_ratio(self, timestep: int) -> float:

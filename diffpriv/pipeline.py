@@ -6,7 +6,7 @@ face's seed. Works on aligned crops; finding faces and putting them back is `dif
 model folder, no engine and no key store.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +20,18 @@ from diffpriv.energies.identity import IdentityEnergy
 from diffpriv.faces.compositing import face_mask
 from diffpriv.faces.masks import blank_mask
 from diffpriv.guidance import Energy, guidance_direction, guided
+from diffpriv.identities import PULL, SHARED_NOISE, IdentityMaker, SyntheticIdentity
 from diffpriv.inversion import invert, regenerate
 from diffpriv.keyed_noise import keyed_normal
 from diffpriv.latents import LATENT_SCALE, decode_latents, encode_crops
 from diffpriv.models.autoencoder import FaceAutoencoder
+from diffpriv.models.clip_inverter import ClipInverter, clip_features
 from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.presets import Preset
+from diffpriv.sampling import Conditions, Guide, Keep, sample
 from diffpriv.schedules import scheduled_tokens
-from diffpriv.sketches import apply_sketch, make_sketch
+from diffpriv.sketches import apply_sketch, face_places, make_sketch
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,18 +59,24 @@ class DiffPrivacyPipeline(DiffusionPipeline):
     in half precision (autocast); recovery is always float32.
     """
 
+    _optional_components = ["image_encoder"]  # CLIP's vision tower, which a ClipInverter looks through
+
     def __init__(
         self,
         vae: FaceAutoencoder | AutoencoderKL,
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
-        msi: MultiScaleInverter,
+        msi: MultiScaleInverter | ClipInverter,
         recognizer: FaceRecognizer,
+        image_encoder: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, msi=msi, recognizer=recognizer)
+        self.register_modules(
+            vae=vae, unet=unet, scheduler=scheduler, msi=msi, recognizer=recognizer, image_encoder=image_encoder
+        )
         self.denoiser = Denoiser(unet, scheduler)
         self.arithmetic = torch.float32
+        self._identities = IdentityMaker(self)
 
     @property
     def crop_size(self) -> int:
@@ -99,7 +108,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             noise_map: False leaves key-I out (tiers that keep none), which saves nearly all of the cost.
         """
         latent = encode_crops(self.vae, crops)
-        key_e = self.msi.quantise(self.msi(latent).features)
+        key_e = self.msi.quantise(self.features(crops, latent))
         if not noise_map:
             return KeyOutput(key_e, None, None)
         tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
@@ -115,30 +124,80 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             )
         return KeyOutput(key_e, output.noise_map, output.residual)
 
+    def features(self, crops: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+        """What MSI reads from crops and their latents, (n, depths, dim): key-E before it is quantised."""
+        if isinstance(self.msi, ClipInverter):
+            return self.msi(clip_features(self.image_encoder, crops, self.msi.layers)).features
+        return self.msi(latent).features
+
     @torch.no_grad()
     def protect(
-        self, crops: torch.Tensor, key_e: torch.Tensor, seeds: Sequence[bytes], task: str, preset: Preset, *, attempt: int = 0
+        self,
+        crops: torch.Tensor,
+        key_e: torch.Tensor,
+        seeds: Sequence[bytes],
+        task: str,
+        preset: Preset,
+        *,
+        attempt: int = 0,
+        identity_seeds: Sequence[bytes | None] = (),
     ) -> ProtectOutput:
         """Stage 2: a new face for each crop, determined by its seed.
 
         Args:
             key_e: (n, 3, 160) int8 of the originals. seeds: n times 32 bytes.
             task: "anonymize" or "hide". attempt: 0, 1, …: enters the noise, and later attempts push harder.
+            identity_seeds: n of them where some faces of `anonymize` get an identity that they share (`diffpriv.identities`).
         """
         noise = preset.temperature * self._keyed_noise(seeds, f"start/{attempt}")
         # Later attempts of `anonymize` forget key-E altogether.
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
-        tokens = scheduled_tokens(self.msi, self.msi.dequantise(key_e), conditional_from)
+        own = self.msi.dequantise(key_e)
+        below = self._features_of_nobody(seeds, attempt, own, preset.own_share) if preset.contrast != 1 else None
+        tokens = scheduled_tokens(self.msi, own, conditional_from, below)
+        people = {row: self._identities.identity(one) for row, one in enumerate(identity_seeds) if one is not None}
+        for row, person in people.items():
+            tokens[row] = self.msi.stage_tokens(person.features[None])[0]
+            own_part, shared = (1 - SHARED_NOISE) ** 0.5, SHARED_NOISE**0.5 * preset.temperature
+            noise[row] = own_part * noise[row] + shared * person.noise
         timesteps = self.denoiser.timesteps(preset.steps, preset.strength)
         signal, spread = self.denoiser.coefficients(timesteps[0])
         start = encode_crops(self.vae, crops) if preset.strength < 1 else torch.zeros_like(noise)
         state = signal * start + spread * noise
 
+        conditions = Conditions(tokens, self.msi.null_stage_tokens(len(crops)), self.surroundings(crops))
         scale = preset.guidance_scale * (1 + 0.75 * attempt)
-        energy = self._energy(task, crops, preset, seeds)
+        energy = self._energy(task, crops, preset, seeds, people)
+        guide = self._guide(energy, crops, scale) if scale else None
         with self._autocast():
-            latent = self._denoise(state, timesteps, tokens, crops, energy, scale, preset.guidance_every, preset.order)
+            latent = sample(
+                state,
+                timesteps,
+                conditions,
+                self.denoiser,
+                order=preset.order,
+                contrast=preset.contrast,
+                guide=guide,
+                guide_every=preset.guidance_every,
+                keep=None if self.denoiser.sees_surroundings else self._keep(crops, noise),
+            )
         return ProtectOutput(self._in_place(latent, crops).clamp(-1, 1))
+
+    def _features_of_nobody(self, seeds: Sequence[bytes], attempt: int, own: torch.Tensor, share: float) -> torch.Tensor:
+        rank = int(self.msi.config["prior_rank"])
+        drawn = np.stack([keyed_normal(seed, f"nobody/{attempt}", (rank,)) for seed in seeds])
+        return self.msi.features_of_nobody(torch.from_numpy(drawn).to(self.device), own, share if attempt == 0 else 0.0)
+
+    def _keep(self, crops: torch.Tensor, noise: torch.Tensor) -> Keep:
+        """What a denoiser that is not told of the surroundings needs: they are put back, as noisy as the rest, at each step."""
+        known = encode_crops(self.vae, crops)
+        places = face_places(known.shape[-1]).to(known.device)
+
+        def keep(state: torch.Tensor, timestep: int) -> torch.Tensor:
+            signal, spread = self.denoiser.coefficients(timestep)
+            return torch.where(places, state, signal * known + spread * noise)
+
+        return keep
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == torch.bfloat16)
@@ -147,31 +206,14 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         drawn = [keyed_normal(seed, label, self.latent_shape) for seed in seeds]
         return torch.from_numpy(np.stack(drawn)).to(self.device)
 
-    def _denoise(
-        self,
-        state: torch.Tensor,
-        timesteps: list[int],
-        tokens: torch.Tensor,
-        crops: torch.Tensor,
-        energy: Energy,
-        scale: float,
-        every: int,
-        order: int,
-    ) -> torch.Tensor:
-        """From a noisy state to latents of a new face that fits what surrounds the face in `crops`."""
-        surroundings = self.surroundings(crops)
+    def _guide(self, energy: Energy, crops: torch.Tensor, scale: float) -> Guide:
+        """Energy guidance inside the face mask, for what the viewer would see."""
         region = functional.avg_pool2d(self._blend(crops), LATENT_SCALE)
-        clean: torch.Tensor | None = None
-        for index, timestep in enumerate(timesteps):
-            following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
-            prediction = self.denoiser.predict(state, timestep, tokens, surroundings)
-            ahead = prediction
-            if order == 2 and clean is not None:
-                ahead = self.denoiser.extrapolated(prediction, clean, (timesteps[index - 1], timestep, following))
-            state, clean = self.denoiser.step(ahead, following), prediction.clean
-            if scale > 0 and (len(timesteps) - 1 - index) % every == 0:
-                state = guided(state, guidance_direction(clean, lambda z: self._in_place(z, crops), energy), region, scale)
-        return state
+
+        def guide(state: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+            return guided(state, guidance_direction(clean, lambda z: self._in_place(z, crops), energy), region, scale)
+
+        return guide
 
     def _blend(self, crops: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(face_mask(crops.shape[-1])).to(crops)[None, None]
@@ -181,12 +223,21 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         blend = self._blend(crops)
         return blend * decode_latents(self.vae, latent) + (1 - blend) * crops
 
-    def _energy(self, task: str, crops: torch.Tensor, preset: Preset, seeds: Sequence[bytes]) -> Energy:
+    def _energy(
+        self,
+        task: str,
+        crops: torch.Tensor,
+        preset: Preset,
+        seeds: Sequence[bytes],
+        people: Mapping[int, SyntheticIdentity],
+    ) -> Energy:
         if task == "hide":
             region = torch.from_numpy(face_mask(crops.shape[-1])).to(crops)
             return HidingEnergy(self.recognizer, crops, region, push=2.0, distance=0.5)
         drawn = np.stack([keyed_normal(seed, "direction", (self.recognizer.config["dim"],)) for seed in seeds])
         directions = functional.normalize(torch.from_numpy(drawn).to(crops), dim=1)
+        for row, person in people.items():
+            directions[row] = PULL * person.embedding
         return IdentityEnergy([self.recognizer], crops, preset.margin, [directions])
 
     @torch.no_grad()

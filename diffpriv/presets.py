@@ -14,11 +14,15 @@ class Preset:
     """One task's settings.
 
     Attributes:
-        steps: steps of protection, one UNet evaluation each.
+        steps: steps of protection, one or two UNet evaluations each.
         order: 1 steps by DDIM, 2 by DPM-Solver++ (2M), which needs half as many steps for the same picture.
         strength: share of the schedule protection starts at; 1 starts from the keyed noise alone.
         temperature: factor on the keyed noise; below 1 gives smoother, more ordinary faces (1 is the model's own spread).
         conditional_from: key-E conditions timesteps at or above this one; 1000 is never.
+        contrast: weight of the stage tokens' effect (classifier-free guidance); other than 1 it takes two evaluations for each
+            step in the middle of the schedule.
+            With 1 the lower timesteps are unconditional, with others they are told of somebody who does not exist.
+        own_share: how much of somebody's features (tone, age, beard) that somebody keeps, 0 to 1.
         guidance_scale: length of a guided step as a share of the latent's RMS.
         guidance_every: guide each k-th step, counted from the last.
         margin: similarity to the original below which anonymize stops pushing.
@@ -31,6 +35,8 @@ class Preset:
     strength: float
     temperature: float
     conditional_from: int
+    contrast: float
+    own_share: float
     guidance_scale: float
     guidance_every: int
     margin: float
@@ -40,12 +46,12 @@ class Preset:
 
 
 PRESETS: dict[tuple[str, str], Preset] = {
-    ("quality", "anonymize"): Preset(20, 2, 1.0, 0.8, 600, 0.03, 2, -0.05, 4, 2, 8),
-    ("fast", "anonymize"): Preset(6, 2, 1.0, 0.8, 600, 0.05, 2, -0.05, 4, 1, 16),
-    ("paper", "anonymize"): Preset(50, 1, 0.6, 1.0, 400, 0.01, 1, 0.0, 50, 0, 8),
-    ("quality", "hide"): Preset(20, 2, 1.0, 0.8, 600, 0.04, 1, 0.0, 4, 2, 8),
-    ("fast", "hide"): Preset(8, 2, 1.0, 0.8, 600, 0.05, 1, 0.0, 4, 1, 16),
-    ("paper", "hide"): Preset(100, 1, 0.8, 1.0, 600, 0.015, 1, 0.0, 100, 0, 8),
+    ("quality", "anonymize"): Preset(12, 2, 1.0, 0.8, 600, 2.0, 0.5, 0.04, 2, -0.05, 4, 2, 8),
+    ("fast", "anonymize"): Preset(5, 2, 1.0, 0.8, 600, 2.0, 0.5, 0.05, 2, -0.05, 4, 1, 16),
+    ("paper", "anonymize"): Preset(50, 1, 0.6, 1.0, 400, 1.0, 0.0, 0.01, 1, 0.0, 50, 0, 8),
+    ("quality", "hide"): Preset(12, 2, 1.0, 0.8, 600, 2.0, 0.5, 0.05, 1, 0.0, 4, 2, 8),
+    ("fast", "hide"): Preset(5, 2, 1.0, 0.8, 600, 2.0, 0.5, 0.05, 1, 0.0, 4, 1, 16),
+    ("paper", "hide"): Preset(100, 1, 0.8, 1.0, 600, 1.0, 0.0, 0.015, 1, 0.0, 100, 0, 8),
 }
 
 

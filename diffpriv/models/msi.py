@@ -24,12 +24,80 @@ QUANTISATION_STEP = 1 / 32  # of a unit-variance feature; int8 then spans about 
 
 @dataclass
 class InverterOutput:
-    """features: (batch, 3, dim), zero mean and unit variance per depth; what `quantise` turns into key-E."""
+    """features: (batch, depths, dim), zero mean and unit variance per depth; what `quantise` turns into key-E."""
 
     features: torch.Tensor
 
 
-class MultiScaleInverter(ModelMixin, ConfigMixin):
+class StageEmbeddings(nn.Module):
+    """From features at several depths to the 10 stage embeddings: what every kind of MSI shares."""
+
+    dim: int
+    tokens: int
+    token_dim: int
+    prior_mean: torch.Tensor
+    prior_basis: torch.Tensor
+
+    def add_stages(self, depths: int, dim: int, tokens: int, token_dim: int, prior_rank: int) -> None:
+        """The parameters, once the encoder's are there."""
+        # Stage b looks at a depth with weight falling with their distance: shallow for low noise, deep for high noise.
+        stage, depth = torch.arange(STAGES)[:, None] / (STAGES - 1), torch.arange(depths)[None] / (depths - 1)
+        preference = 1 - (stage - depth).abs()
+        self.stage_table = nn.Parameter(preference[:, :, None].repeat(1, 1, dim))
+        self.project = nn.Linear(dim, tokens * token_dim)
+        self.stage_bias = nn.Parameter(torch.randn(STAGES, tokens, token_dim) * 0.1)
+        self.null_tokens = nn.Parameter(torch.randn(tokens, token_dim) * 0.1)
+        self.register_buffer("prior_mean", torch.zeros(depths, dim))
+        self.register_buffer("prior_basis", torch.zeros(prior_rank, depths, dim))
+        self.dim, self.tokens, self.token_dim = dim, tokens, token_dim
+
+    @torch.no_grad()
+    def fit_prior(self, features: torch.Tensor) -> None:
+        """Learn what features of people look like together: mean and principal directions of (n, depths, dim), a Gaussian.
+
+        Principal component analysis; `prior_basis` holds directions times standard deviations, so no person's features.
+        """
+        flat = features.flatten(1).float()
+        mean = flat.mean(0)
+        _, deviations, directions = torch.linalg.svd(flat - mean, full_matrices=False)
+        scaled = directions * (deviations / len(flat) ** 0.5)[:, None]
+        self.prior_mean.copy_(mean.view_as(self.prior_mean))
+        kept = scaled[: len(self.prior_basis)]  # fewer than there is room for where the faces are few
+        self.prior_basis.zero_()
+        self.prior_basis[: len(kept)] = kept.view(len(kept), *self.prior_mean.shape)
+
+    def features_of_nobody(self, normal: torch.Tensor, near: torch.Tensor, share: float) -> torch.Tensor:
+        """Features drawn from the prior, or between it and somebody's, (batch, depths, dim).
+
+        Args:
+            normal: standard normal numbers, (batch, prior_rank). near: features, (batch, depths, dim).
+            share: correlation with `near`, 0 to 1; the spread stays the prior's.
+        """
+        drawn = torch.einsum("br,rdk->bdk", normal, self.prior_basis)
+        return self.prior_mean + share * (near - self.prior_mean) + (1 - share**2) ** 0.5 * drawn
+
+    @staticmethod
+    def quantise(features: torch.Tensor) -> torch.Tensor:
+        """key-E as it is stored: (batch, depths, dim) int8."""
+        return (features / QUANTISATION_STEP).round().clamp(-127, 127).to(torch.int8)
+
+    @staticmethod
+    def dequantise(stored: torch.Tensor) -> torch.Tensor:
+        return stored.float() * QUANTISATION_STEP
+
+    def stage_tokens(self, features: torch.Tensor) -> torch.Tensor:
+        """All 10 stage embeddings, (batch, 10, tokens, token_dim), from features (batch, depths, dim)."""
+        mixed = torch.einsum("bdk,sdk->bsk", features, self.stage_table)
+        mixed = functional.layer_norm(mixed, mixed.shape[-1:])
+        tokens = self.project(mixed).unflatten(-1, (self.tokens, self.token_dim))
+        return tokens + self.stage_bias
+
+    def null_stage_tokens(self, batch: int) -> torch.Tensor:
+        """What the denoiser sees when it is told nothing about the face, (batch, 10, tokens, token_dim)."""
+        return self.null_tokens.expand(batch, STAGES, -1, -1)
+
+
+class MultiScaleInverter(StageEmbeddings, ModelMixin, ConfigMixin):
     """Crop latent -> key-E -> stage tokens for the denoiser's cross-attention.
 
     Args:
@@ -37,6 +105,7 @@ class MultiScaleInverter(ModelMixin, ConfigMixin):
         channels: widths at 16 x 16, 8 x 8 and 4 x 4.
         dim: numbers per depth in key-E.
         tokens, token_dim: cross-attention tokens per stage and their width.
+        prior_rank: directions of the features' spread over people, from which features of nobody are drawn.
     """
 
     config_name = "config.json"
@@ -49,6 +118,7 @@ class MultiScaleInverter(ModelMixin, ConfigMixin):
         dim: int = 160,
         tokens: int = 4,
         token_dim: int = 128,
+        prior_rank: int = 64,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(latent_channels, channels[0], 3, padding=1)
@@ -57,14 +127,7 @@ class MultiScaleInverter(ModelMixin, ConfigMixin):
             [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in itertools.pairwise(channels)]
         )
         self.heads = nn.ModuleList([nn.Linear(width * 16, dim) for width in channels])
-        # Stage b looks at depth d with weight falling with |b/9 - d/2|: shallow for low noise, deep for high noise.
-        stage, depth = torch.arange(STAGES)[:, None] / (STAGES - 1), torch.arange(DEPTHS)[None] / (DEPTHS - 1)
-        preference = 1 - (stage - depth).abs()
-        self.stage_table = nn.Parameter(preference[:, :, None].repeat(1, 1, dim))
-        self.project = nn.Linear(dim, tokens * token_dim)
-        self.stage_bias = nn.Parameter(torch.randn(STAGES, tokens, token_dim) * 0.1)
-        self.null_tokens = nn.Parameter(torch.randn(tokens, token_dim) * 0.1)
-        self.dim, self.tokens, self.token_dim = dim, tokens, token_dim
+        self.add_stages(DEPTHS, dim, tokens, token_dim, prior_rank)
 
     def forward(self, latent: torch.Tensor) -> InverterOutput:
         hidden = self.stem(latent)
@@ -76,26 +139,6 @@ class MultiScaleInverter(ModelMixin, ConfigMixin):
             pooled = functional.adaptive_avg_pool2d(functional.silu(hidden), 4).flatten(1)
             features.append(functional.layer_norm(head(pooled), (self.dim,)))
         return InverterOutput(torch.stack(features, 1))
-
-    @staticmethod
-    def quantise(features: torch.Tensor) -> torch.Tensor:
-        """key-E as it is stored: (batch, 3, dim) int8."""
-        return (features / QUANTISATION_STEP).round().clamp(-127, 127).to(torch.int8)
-
-    @staticmethod
-    def dequantise(stored: torch.Tensor) -> torch.Tensor:
-        return stored.float() * QUANTISATION_STEP
-
-    def stage_tokens(self, features: torch.Tensor) -> torch.Tensor:
-        """All 10 stage embeddings, (batch, 10, tokens, token_dim), from features (batch, 3, dim)."""
-        mixed = torch.einsum("bdk,sdk->bsk", features, self.stage_table)
-        mixed = functional.layer_norm(mixed, mixed.shape[-1:])
-        tokens = self.project(mixed).unflatten(-1, (self.tokens, self.token_dim))
-        return tokens + self.stage_bias
-
-    def null_stage_tokens(self, batch: int) -> torch.Tensor:
-        """What the denoiser sees when it is told nothing about the face, (batch, 10, tokens, token_dim)."""
-        return self.null_tokens.expand(batch, STAGES, -1, -1)
 
 
 def stage_of(timestep: torch.Tensor | int) -> torch.Tensor | int:

@@ -1,7 +1,8 @@
 """Put trained components together as one model folder.
 
-`python -m diffpriv.training.package OUT --vae F --denoiser F --recognizer F` writes what `DiffPrivacyPipeline.from_pretrained`
-and `--model OUT` read: unet, msi and scheduler from the denoiser's run, weights in half precision.
+`python -m diffpriv.training.package OUT --crops CROPS.npz --vae F --denoiser F --recognizer F` writes what
+`DiffPrivacyPipeline.from_pretrained` and `--model OUT` read: unet, msi and scheduler from the denoiser's run, weights in half
+precision. The prior of key-E is fitted here, over the training crops' latents that the run has cached.
 """
 
 import argparse
@@ -14,16 +15,22 @@ from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.pipeline import DiffPrivacyPipeline
+from diffpriv.training.dataset import load_crops
 
 
-def package(out: Path, vae: Path, denoiser: Path, recognizer: Path) -> int:
+def package(out: Path, crops: Path, vae: Path, denoiser: Path, recognizer: Path) -> int:
     """Write the folder; returns the bytes of its weights."""
     half = {"torch_dtype": torch.float16, "low_cpu_mem_usage": False}
+    msi = MultiScaleInverter.from_pretrained(denoiser / "msi", torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    latents = torch.load(denoiser / "latents.pt", weights_only=True)["full"][0]
+    training_rows, _ = load_crops(crops).split()
+    with torch.no_grad():
+        msi.fit_prior(torch.cat([msi(part.float()).features for part in latents[training_rows[::2]].split(256)]))
     pipeline = DiffPrivacyPipeline(
         vae=FaceAutoencoder.from_pretrained(vae, **half),
         unet=UNet2DConditionModel.from_pretrained(denoiser / "unet", **half),
         scheduler=DDIMScheduler.from_pretrained(denoiser / "scheduler"),
-        msi=MultiScaleInverter.from_pretrained(denoiser / "msi", **half),
+        msi=msi.half(),
         recognizer=FaceRecognizer.from_pretrained(recognizer, **half),
     )
     pipeline.save_pretrained(out)
@@ -33,11 +40,12 @@ def package(out: Path, vae: Path, denoiser: Path, recognizer: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--crops", type=Path, required=True)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--denoiser", type=Path, required=True)
     parser.add_argument("--recognizer", type=Path, required=True)
     arguments = parser.parse_args()
-    size = package(arguments.out, arguments.vae, arguments.denoiser, arguments.recognizer)
+    size = package(arguments.out, arguments.crops, arguments.vae, arguments.denoiser, arguments.recognizer)
     print(f"{arguments.out}: {size / 1e6:.1f} MB of weights")
 
 

@@ -1,0 +1,70 @@
+"""From keyed noise to the latent of a face: the deterministic sampler of stage 2.
+
+Source: He et al. 2023 (Diff-Privacy), section 3.3; first-order steps are DDIM (Song et al. 2021, eq. 12, eta = 0), second-order
+ones DPM-Solver++ 2M (Lu et al. 2022, algorithm 2). Classifier-free guidance (Ho and Salimans 2021, eq. 6) is called contrast
+here, since "guidance" is the energy's; it acts on the clean estimate, and only in the middle of the schedule (Kynkäänniemi et
+al. 2024).
+Pure: no files, no global random state.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from diffpriv.denoising import Denoiser, Prediction, Surroundings
+
+CONTRAST_BAND = range(200, 900)  # timesteps; above, all is noise, and below, the face is settled
+Guide = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (state after the step, clean estimate before it) -> state
+Keep = Callable[[torch.Tensor, int], torch.Tensor]  # (state, its timestep) -> state with what is known put back
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """What the denoiser is told: stage tokens and null tokens, (batch, 10, tokens, token_dim), and the surroundings."""
+
+    tokens: torch.Tensor
+    null_tokens: torch.Tensor
+    surroundings: Surroundings
+
+
+def sample(
+    state: torch.Tensor,
+    timesteps: list[int],
+    conditions: Conditions,
+    denoiser: Denoiser,
+    *,
+    order: int = 1,
+    contrast: float = 1.0,
+    guide: Guide | None = None,
+    guide_every: int = 1,
+    keep: Keep | None = None,
+) -> torch.Tensor:
+    """The clean latent, (batch, channels, side, side).
+
+    Args:
+        state: noisy latent at the first timestep. order: 1 or 2.
+        contrast: weight w of the tokens' effect, clean = null + w (conditional - null); 1 asks for no null prediction.
+        guide: applied after each `guide_every`-th step, counted from the last. keep: after every step.
+    """
+    before: torch.Tensor | None = None
+    for index, timestep in enumerate(timesteps):
+        following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
+        prediction = _predict(state, timestep, conditions, denoiser, contrast)
+        ahead = prediction
+        if order == 2 and before is not None:
+            ahead = denoiser.extrapolated(prediction, before, (timesteps[index - 1], timestep, following))
+        state, before = denoiser.step(ahead, following), prediction.clean
+        if guide is not None and (len(timesteps) - 1 - index) % guide_every == 0:
+            state = guide(state, prediction.clean)
+        if keep is not None:
+            state = keep(state, following)
+    return state
+
+
+def _predict(state: torch.Tensor, timestep: int, conditions: Conditions, denoiser: Denoiser, contrast: float) -> Prediction:
+    told = denoiser.predict(state, timestep, conditions.tokens, conditions.surroundings)
+    if contrast == 1 or timestep not in CONTRAST_BAND:
+        return told
+    untold = denoiser.predict(state, timestep, conditions.null_tokens, conditions.surroundings)
+    return denoiser.with_clean(state, timestep, untold.clean + contrast * (told.clean - untold.clean))
