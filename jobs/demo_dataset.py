@@ -43,7 +43,7 @@ def build(folder: Path, generated: int) -> dict[str, Original]:
     ]
     if generated:
         # In one shard with the astronaut: faces of a shard are protected together, and two full batches take less than three.
-        made = [_portrait(face, number) for number, face in enumerate(_generate(generated))]
+        made = [portrait(face, number) for number, face in enumerate(_generate(generated))]
         shards[0] += [(f"made-up-{number}", "jpg", _encode(picture, "JPEG")) for number, picture in enumerate(made)]
     _write(folder, shards)
     return {
@@ -87,7 +87,7 @@ def _generate(count: int) -> np.ndarray:
     return generate_faces(count, GENERATED_SEED)
 
 
-def _portrait(face: np.ndarray, number: int) -> Image.Image:
+def portrait(face: np.ndarray, number: int) -> Image.Image:
     """A made-up face (128 px) twice as large on a plain background, its edges faded into it."""
     size = 2 * face.shape[0]
     picture = Image.new("RGB", (size + 160, size + 120), _BACKGROUNDS[number % len(_BACKGROUNDS)])

@@ -31,6 +31,4 @@ def fit_embedding_map(name: str, embed: Embed, training: FacePairs, choosing: Fa
     """The map whose ridge strength does best on the set-aside people."""
     before, after = (embed(crops).astype(np.float64) for crops in (training.originals, training.outputs))
     maps = [EmbeddingMap(name, embed, before, after, strength) for strength in STRENGTHS]
-    best = choose(maps, choosing)
-    assert isinstance(best, EmbeddingMap)
-    return best
+    return choose(maps, choosing)

@@ -80,7 +80,7 @@ class InverterAttack:
 def train_inverter(
     name: str, embed: Embed, training: FacePairs, recognizer: FaceRecognizer, *, seconds: float, seed: int
 ) -> InverterAttack:
-    """Train for at most `seconds` on mirrored pairs, learning rate falling to nothing; at least one step."""
+    """Train for at most `seconds` of processor time on mirrored pairs, learning rate falling to nothing; at least one step."""
     torch.manual_seed(seed)
     model = Inverter()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
@@ -89,7 +89,7 @@ def train_inverter(
         known = torch.cat(
             [recognizer.embed_canonical(_tensor(training.originals[i : i + 32])) for i in range(0, len(training.persons), 32)]
         )
-    started = time.monotonic()
+    started = time.process_time()
     while True:
         chosen = random.integers(0, len(training.persons), BATCH)
         outputs, originals = _tensor(training.outputs[chosen]), _tensor(training.originals[chosen])
@@ -102,7 +102,7 @@ def train_inverter(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        spent = (time.monotonic() - started) / max(seconds, 1e-3)
+        spent = (time.process_time() - started) / max(seconds, 1e-3)
         if spent >= 1:
             return InverterAttack(name, model, embed)
         for group in optimizer.param_groups:

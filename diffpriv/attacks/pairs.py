@@ -3,12 +3,13 @@
 Every attacker is fitted on its people, picks what to keep on people it set aside, and is tested on people it never saw.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+LEAST_HELD = 4  # people: two to train on, two to choose by
 Embed = Callable[[np.ndarray], np.ndarray]  # (n, 128, 128, 3) uint8 crops -> (n, dim) unit vectors
 
 
@@ -44,9 +45,9 @@ def split_people(pairs: FacePairs, *, seed: int, attacker: float = 0.5, choosing
     order = np.random.default_rng(seed).permutation(len(people))
     reached = np.cumsum(counts[order]) / len(pairs.persons)
     held = people[order[reached <= max(attacker, reached[0])]]
-    if len(held) < 2 or len(held) == len(people):
+    if len(held) < LEAST_HELD or len(held) > len(people) - 2:
         raise ValueError("too few people to give an attacker some and to test it on others")
-    aside = held[: max(1, round(len(held) * choosing))]
+    aside = held[: max(2, round(len(held) * choosing))]
     mine, chosen_by = np.isin(pairs.persons, held), np.isin(pairs.persons, aside)
     tested = np.flatnonzero(~mine)
     return AttackerData(pairs.take(mine & ~chosen_by), pairs.take(chosen_by), pairs.take(tested), tested)
@@ -63,7 +64,10 @@ class FittedAttack(Protocol):
         ...
 
 
-def choose(candidates: list[FittedAttack], data: FacePairs) -> FittedAttack:
+Attack = TypeVar("Attack", bound=FittedAttack)
+
+
+def choose(candidates: Sequence[Attack], data: FacePairs) -> Attack:
     """The candidate that tells the set-aside people's pairs from strangers best, by the area under its ROC."""
     return max(candidates, key=lambda one: separation(one, data))
 

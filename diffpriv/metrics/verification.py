@@ -110,7 +110,10 @@ def true_accept_rate(trial: Trial, kind: str, far: float, threshold: float | Non
         mine = weights[owner]
         if mine.sum() > 0:
             values.append(float((mine * (scores > cut)).sum() / mine.sum()))
-    return _rate(value, values, len(rows), len(np.unique(owner)))
+    if not values:
+        return Rate(value, None, None, len(rows))
+    low, high = (float(np.quantile(values, side)) for side in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return _bounded(Rate(value, low, high, len(rows)), len(np.unique(owner)))
 
 
 class _Strangers:
@@ -138,22 +141,24 @@ class _Strangers:
         return float(self.scores[min(place, len(self.scores) - 1)])
 
 
-def _rate(value: float, replicates: list[float], count: int, people: int) -> Rate:
+def _bounded(rate: Rate, people: int) -> Rate:
     """With no hit, or nothing but hits, resampling shows no spread: the exact bound for that many people stands in."""
-    if not replicates:
-        return Rate(value, None, None, count)
-    low, high = (float(np.quantile(replicates, side)) for side in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    if rate.value is None or rate.low is None or rate.high is None:
+        return rate
     bound = 1 - (1 - LEVEL) ** (1 / max(1, people))
-    if value == 0:
-        high = max(high, bound)
-    if value == 1:
-        low = min(low, 1 - bound)
-    return Rate(value, low, high, count)
+    low = min(rate.low, 1 - bound) if rate.value == 1 else rate.low
+    high = max(rate.high, bound) if rate.value == 0 else rate.high
+    return Rate(rate.value, low, high, rate.count)
 
 
 def share(hits: np.ndarray, persons: np.ndarray, *, seed: int = 0) -> Rate:
-    """The mean of `hits` (one truth or number per face), people resampled; NaNs are left out."""
-    hits = np.asarray(hits, np.float64)
+    """The share of `hits` that are true (one per face), people resampled."""
+    return _bounded(mean(hits, persons, seed=seed), len(np.unique(persons)))
+
+
+def mean(values: np.ndarray, persons: np.ndarray, *, seed: int = 0) -> Rate:
+    """The mean of one number per face, people resampled; NaNs are left out."""
+    hits = np.asarray(values, np.float64)
     kept = np.isfinite(hits)
     hits, persons = hits[kept], persons[kept]
     if not len(hits):
@@ -161,12 +166,9 @@ def share(hits: np.ndarray, persons: np.ndarray, *, seed: int = 0) -> Rate:
     people, who = np.unique(persons, return_inverse=True)
     sums, counts = np.bincount(who, hits), np.bincount(who).astype(np.float64)
     drawn = np.random.default_rng(seed).integers(0, len(people), (REPLICATES, len(people)))
-    values = sums[drawn].sum(1) / counts[drawn].sum(1)
-    value = float(hits.mean())
-    if set(np.unique(hits)) <= {0.0, 1.0}:
-        return _rate(value, values.tolist(), len(hits), len(people))
-    low, high = (float(np.quantile(values, side)) for side in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return Rate(value, low, high, len(hits))
+    resampled = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = (float(np.quantile(resampled, side)) for side in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Rate(float(hits.mean()), low, high, len(hits))
 
 
 def rank_one(trial: Trial, *, own_photo: bool = False, seed: int = 0) -> tuple[Rate, float | None]:

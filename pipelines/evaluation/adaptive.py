@@ -179,7 +179,7 @@ def _remembering(embed: Embed) -> Embed:
     known: dict[bytes, np.ndarray] = {}
 
     def remembered(crops: np.ndarray) -> np.ndarray:
-        names = [hashlib.blake2b(np.ascontiguousarray(crop), digest_size=16).digest() for crop in crops]
+        names = [hashlib.blake2b(crop.tobytes(), digest_size=16).digest() for crop in crops]
         new = [index for index, name in enumerate(names) if name not in known]
         if new:
             known.update(zip([names[index] for index in new], embed(crops[new]), strict=True))

@@ -4,9 +4,10 @@ Paired by shard and sample key, for image folders by path, for Parquet by row (r
 from the commit record). What has no partner is counted and told, never guessed.
 """
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,9 @@ class PicturePair:
     shard: str
     key: str
     field: str
-    original: bytes = field(repr=False)
-    protected: bytes = field(repr=False)
-    facts: dict[str, Any] = field(repr=False)
+    original: bytes = dataclasses.field(repr=False)
+    protected: bytes = dataclasses.field(repr=False)
+    facts: dict[str, Any] = dataclasses.field(repr=False)
 
 
 class PairedPictures:

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffpriv.metrics.downstream import LEAST, Learned, features, learn, learn_faces
 from diffpriv.metrics.geometry import LANDMARKS_NEAR, MEASURES, pose, shift
-from diffpriv.metrics.verification import share
+from diffpriv.metrics.verification import mean, share
 from pipelines.evaluation.faces import ORIGINAL, EvaluatedFaces, Looks
 
 
@@ -17,13 +17,16 @@ def measure_utility(faces: EvaluatedFaces, variant: str, chosen: np.ndarray, see
     moved = shift(before.landmarks, after.landmarks, before.box, after.box)
     near = np.where(after.found, moved.landmarks <= LANDMARKS_NEAR, False).astype(float)
 
-    def over(values: np.ndarray) -> dict[str, Any]:
+    def of(values: np.ndarray) -> dict[str, Any]:
         return share(values[counted], person[counted], seed=seed).to_json()
+
+    def over(values: np.ndarray) -> dict[str, Any]:
+        return mean(values[counted], person[counted], seed=seed).to_json()
 
     return {
         "faces": int(counted.sum()),
-        "detection rate": over(after.found.astype(float)),
-        "landmarks near": over(near),
+        "detection rate": of(after.found.astype(float)),
+        "landmarks near": of(near),
         "landmark shift / eye distance": over(moved.landmarks),
         "box shift (1 - IoU)": over(moved.box),
         "pose and expression": {name: over(moved.pose[:, place]) for place, name in enumerate(MEASURES)},

@@ -43,6 +43,7 @@ def _loaded_by(*arguments: str, **environment: str) -> set[str]:
         ("audit", "verify", "--help"),
         ("recover", "--help"),
         ("demo", "--help"),
+        ("evaluate", "--help"),
     ],
     ids=" ".join,
 )
