@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from diffpriv.attacks.pairs import FacePairs, separation
+from diffpriv.attacks.pairs import FacePairs, separation_of
 from diffpriv.models.recognizer import PIXEL_SCALE, FaceRecognizer
 
 TRAINED_BLOCKS = 4
@@ -43,15 +43,14 @@ class FinetunedRecognizer:
     def fit(self, training: FacePairs, choosing: FacePairs, *, seconds: float, seed: int) -> "FinetunedRecognizer":
         """Train for at most `seconds` of processor time, then keep the weights that did best on the set-aside people."""
         started = time.process_time()
-        with torch.no_grad():
-            both = np.concatenate([training.outputs, training.outputs[:, :, ::-1]])
-            seen = torch.cat([_early(self._frozen, part) for part in _parts(both)])
-            known = torch.cat([_late(self._frozen, _early(self._frozen, part)) for part in _parts(training.originals)])
+        both = np.concatenate([training.outputs, training.outputs[:, :, ::-1]])
+        seen, known = self._seen_early(FacePairs(training.originals, both, training.persons))
         persons = torch.from_numpy(np.asarray(training.persons))
         parameters = [*self._blocks.parameters(), *self._head.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=1e-2)
         generator = torch.Generator().manual_seed(seed)
-        best, weights, step = separation(self, choosing), self._state(), 0
+        aside = self._seen_early(choosing)
+        best, weights, step = self._separation(aside, choosing), self._state(), 0
         while time.process_time() - started < seconds:
             chosen = torch.randint(len(seen), (min(BATCH, len(seen)),), generator=generator)
             photo = chosen % len(known)
@@ -64,12 +63,22 @@ class FinetunedRecognizer:
             optimizer.step()
             step += 1
             if step % CHECK_EVERY == 0:
-                value = separation(self, choosing)
+                value = self._separation(aside, choosing)
                 if value > best:
                     best, weights = value, self._state()
         self._blocks.load_state_dict(weights[0])
         self._head.load_state_dict(weights[1])
         return self
+
+    def _seen_early(self, pairs: FacePairs) -> tuple[torch.Tensor, torch.Tensor]:
+        """(maps of the outputs, embeddings of the originals): what training does not change."""
+        with torch.no_grad():
+            seen = torch.cat([_early(self._frozen, part) for part in _parts(pairs.outputs)])
+            return seen, torch.cat([_late(self._frozen, _early(self._frozen, part)) for part in _parts(pairs.originals)])
+
+    def _separation(self, early: tuple[torch.Tensor, torch.Tensor], pairs: FacePairs) -> float:
+        with torch.no_grad():
+            return separation_of((self._after(early[0]) @ early[1].T).numpy(), pairs.persons)
 
     def _after(self, hidden: torch.Tensor) -> torch.Tensor:
         return functional.normalize(self._head(self._blocks(hidden).mean((2, 3))), dim=1)

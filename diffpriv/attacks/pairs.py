@@ -9,6 +9,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from diffpriv.metrics.verification import area_under_curve
+
 LEAST_HELD = 4  # people: two to train on, two to choose by
 Embed = Callable[[np.ndarray], np.ndarray]  # (n, 128, 128, 3) uint8 crops -> (n, dim) unit vectors
 
@@ -73,11 +75,11 @@ def choose(candidates: Sequence[Attack], data: FacePairs) -> Attack:
 
 
 def separation(attack: FittedAttack, data: FacePairs) -> float:
-    """Area under the ROC over all genuine pairs, own photo and others; 0.5 where nobody is there to compare with."""
-    from diffpriv.metrics.verification import area_under_curve
+    """Area under the ROC over all genuine pairs, own photo and others."""
+    return separation_of(attack.scores(data.outputs, data.originals), data.persons)
 
-    same = data.persons[:, None] == data.persons[None]
-    if same.all():
-        return 0.5
-    scores = attack.scores(data.outputs, data.originals)
-    return area_under_curve(scores[same], scores[~same])
+
+def separation_of(scores: np.ndarray, persons: np.ndarray) -> float:
+    """See `separation`; scores (n, n) of outputs against originals. 0.5 where there is nobody to compare with."""
+    same = persons[:, None] == persons[None]
+    return 0.5 if same.all() else area_under_curve(scores[same], scores[~same])

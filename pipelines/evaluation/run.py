@@ -22,7 +22,7 @@ from pipelines.evaluation.privacy import Embeddings, by_group, measure_privacy
 from pipelines.evaluation.reading import PairedPictures
 from pipelines.evaluation.self_test import SelfTest
 from pipelines.evaluation.settings import EvaluationSettings
-from pipelines.evaluation.utility import Downstream, measure_utility
+from pipelines.evaluation.utility import Downstream, measure_attributes, measure_utility
 from pipelines.evaluation.verdict import verdict
 from pipelines.workers import fix_threads
 
@@ -108,11 +108,12 @@ def _measure(
         }
     progress("utility")
     downstream = Downstream(faces, seed)
-    everyone = np.ones(len(faces), bool)
+    everyone, attributes = np.ones(len(faces), bool), measure_attributes(faces, judges, seed)
     for name in faces.looks:
         document["utility"][name] = {
             **measure_utility(faces, name, everyone, seed),
             "downstream": downstream.measure(name),
+            "attributes": attributes[name],
             "distance to clean faces": measure_distribution(_spaces(embedded, downstream, name), faces.person, seed),
             "groups": {
                 column: {str(word): measure_utility(faces, name, words == word, seed) for word in np.unique(words)}

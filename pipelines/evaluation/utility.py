@@ -8,6 +8,7 @@ from diffpriv.metrics.downstream import LEAST, Learned, features, learn, learn_f
 from diffpriv.metrics.geometry import LANDMARKS_NEAR, MEASURES, pose, shift
 from diffpriv.metrics.verification import mean, share
 from pipelines.evaluation.faces import ORIGINAL, EvaluatedFaces, Looks
+from pipelines.evaluation.judges import Judge
 
 
 def measure_utility(faces: EvaluatedFaces, variant: str, chosen: np.ndarray, seed: int) -> dict[str, Any]:
@@ -31,6 +32,23 @@ def measure_utility(faces: EvaluatedFaces, variant: str, chosen: np.ndarray, see
         "box shift (1 - IoU)": over(moved.box),
         "pose and expression": {name: over(moved.pose[:, place]) for place, name in enumerate(MEASURES)},
     }
+
+
+def measure_attributes(faces: EvaluatedFaces, judges: list[Judge], seed: int) -> dict[str, dict[str, Any]]:
+    """Variant -> whether a judge that tells attributes still sees the same apparent age and gender; empty without one."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in faces.looks}
+    for judge in judges:
+        tell = getattr(judge.recognizer, "attributes", None)
+        if tell is None:
+            continue
+        before = tell(faces.looks[ORIGINAL].crops)
+        for name, looks in faces.looks.items():
+            after = before if name == ORIGINAL else tell(looks.crops)
+            same = (before.male > 0.5) == (after.male > 0.5)
+            found[name][f"same apparent gender, {judge.name}"] = share(same, faces.person, seed=seed).to_json()
+            years = np.abs(before.age - after.age)
+            found[name][f"apparent age change / years, {judge.name}"] = mean(years, faces.person, seed=seed).to_json()
+    return found
 
 
 class Downstream:
