@@ -1,0 +1,276 @@
+"""Does cost per sample or memory grow with the dataset? Whole jobs on Ray over datasets of several sizes, one after another.
+
+    python -m benchmarks.growth WORK [PHOTOS] [--sizes 1000 2000 20000] [--transform blur] [--side 200] [--json FILE]
+
+Each dataset is made from the photos in PHOTOS (any JPEGs below it; without it, pictures that ship with scikit-image and
+insightface), reduced to SIDE pixels, each sample cropped, lit and compressed a little differently so that no two are
+byte-identical, 250 to a shard. The job runs in a process of its own, and this one watches its processes:
+    memory     unique set size, which leaves the shared object store out, at its peak, of the driver and of the largest actor
+               of each kind
+    CPU        seconds of all its processes (engine included) per sample, between the first shard committed and the last:
+               starting the engine costs the same whatever the size
+    wall       seconds per sample over the same stretch; means little on a busy machine
+Prints ratios of the largest to the middle size and exits 1 if memory is over 1.2 times or CPU over 1.1 times. WORK holds
+photos of people afterwards: keep it out of the repository.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from benchmarks.environment import environment
+from pipelines.config import JobConfig
+
+PER_SHARD = 250
+TICK = 1.0  # seconds between two looks at the processes
+MEMORY_LIMIT, CPU_LIMIT = 1.2, 1.1
+ROLES = {"_Detect": "detect actor", "_Protect": "protect actor", "_assemble": "assembling task", "_read": "reading task"}
+
+
+def pool(photos: Path | None, side: int, most: int, seed: int) -> list[np.ndarray]:
+    """BGR pictures, a quarter larger than `side` so that there is room to crop differently."""
+    if photos is None:
+        from insightface.data import get_image
+        from skimage import data
+
+        group = get_image("t1")
+        pictures = [data.astronaut()[:300, 100:400, ::-1], group[:, : group.shape[1] // 2], group[:, group.shape[1] // 2 :]]
+    else:
+        paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        chosen = np.random.default_rng(seed).permutation(len(paths))[:most]
+        pictures = [picture for place in chosen if (picture := cv2.imread(str(paths[place]))) is not None]
+    scaled = []
+    for picture in pictures:
+        scale = 1.25 * side / max(picture.shape[:2])
+        size = (max(32, round(picture.shape[1] * scale)), max(32, round(picture.shape[0] * scale)))
+        scaled.append(cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA))
+    return scaled
+
+
+def variations(pictures: list[np.ndarray], count: int, seed: int) -> Iterator[bytes]:
+    """JPEG files, no two alike; the first n are the same whatever `count` is."""
+    chance = np.random.default_rng(seed)
+    for number in range(count):
+        picture = pictures[number % len(pictures)]
+        rows, columns = (int(length * chance.uniform(0.8, 0.9)) for length in picture.shape[:2])
+        top, left = (int(chance.integers(0, whole - part)) for whole, part in zip(picture.shape, (rows, columns), strict=False))
+        lit = cv2.convertScaleAbs(picture[top : top + rows, left : left + columns], alpha=chance.uniform(0.85, 1.15))
+        yield cv2.imencode(".jpg", lit, [cv2.IMWRITE_JPEG_QUALITY, int(chance.integers(80, 96))])[1].tobytes()
+
+
+def make_dataset(folder: Path, pictures: list[np.ndarray], samples: int, seed: int, per_shard: int = PER_SHARD) -> Path:
+    """WebDataset shards; kept from an earlier call of the same size."""
+    import webdataset
+
+    if folder.exists():
+        return folder
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    data = variations(pictures, samples, seed)
+    for shard in range(-(-samples // per_shard)):
+        with webdataset.TarWriter(str(partial / f"s-{shard:05d}.tar"), mtime=0) as writer:
+            for number in range(shard * per_shard, min(samples, (shard + 1) * per_shard)):
+                writer.write({"__key__": f"{number:08d}", "jpg": next(data), "json": json.dumps({"number": number}).encode()})
+    partial.rename(folder)
+    return folder
+
+
+def job_mapping(work: Path, name: str, src: Path, transform: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A job's settings; its recipient is made at the first call."""
+    from keys.init import init_keys
+
+    keyring = work / "keyring"
+    if not keyring.exists():
+        init_keys(keyring, "benchmark", iterations=1, lanes=1, memory_kib=64)
+    place = work / name
+    shutil.rmtree(place, ignore_errors=True)
+    values: dict[str, Any] = {
+        "src": str(src),
+        "dst": str(place / "data"),
+        "keys": str(place / "keys"),
+        "audit": str(place / "audit"),
+        "recipients": [str(keyring / "recipient.json")],
+        "dataset": "growth",
+        "transform": transform,
+    }
+    return values | changes
+
+
+def drive(job: Path, told: Path) -> None:
+    """In the job's own process: run it and write down after each shard how far it is."""
+    from pipelines.ray_driver import run
+
+    config = JobConfig.from_mapping(json.loads(job.read_text()))
+    with told.open("w", buffering=1) as out:
+        report = run(config, progress=lambda p: print(p.samples_done, p.faces_done, file=out))
+    told.with_suffix(".report").write_text(json.dumps(report.to_json()))
+    if not report.ok:
+        sys.exit(1)
+
+
+def measure(work: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Run a job and watch it.
+
+    Returns:
+        counts; peak_mb: role -> largest unique set size of one process; and of the steady stretch between the first commit
+        and the last: samples, faces, cpu_s, wall_s.
+    Raises:
+        SystemExit: the job failed.
+    """
+    import ray  # brings psutil
+
+    assert ray
+    import psutil
+
+    place = work / name
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "job.json").write_text(json.dumps(job))
+    told = place / "progress"
+    command = [sys.executable, "-m", "benchmarks.growth", "--drive", str(place / "job.json"), str(told)]
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    started = time.perf_counter()
+    peak: dict[str, float] = {}
+    cpu: dict[tuple[int, float], float] = {}  # a process is its number and when it began
+    points: list[tuple[float, float, int, int]] = []  # wall, CPU of all, samples, faces
+    while process.poll() is None:
+        time.sleep(TICK)
+        for one in _tree(psutil, process.pid):
+            try:
+                with one.oneshot():
+                    used, role = one.cpu_times(), _role(one, process.pid)
+                    cpu[one.pid, one.create_time()] = used.user + used.system
+                peak[role] = max(peak.get(role, 0.0), one.memory_full_info().uss / 1e6)
+            except psutil.Error:
+                continue
+        lines = told.read_text().splitlines() if told.exists() else []
+        if lines:
+            samples, faces = (int(number) for number in lines[-1].split())
+            if samples and (not points or samples > points[-1][2]):
+                points.append((time.perf_counter() - started, sum(cpu.values()), samples, faces))
+    if process.returncode:
+        raise SystemExit(f"the job {name} failed: {(place / 'log').read_text(errors='replace')[-2000:]}")
+    if len(points) < 2:
+        raise SystemExit(f"the job {name} was over before it could be watched: give it more samples")
+    first, last = points[0], points[-1]
+    report = json.loads(told.with_suffix(".report").read_text())
+    return {
+        "samples": report["counts"]["samples_in"],
+        "faces": report["counts"]["faces"],
+        "seconds": round(report["seconds"], 1),
+        "cpu_s": round(sum(cpu.values()), 1),
+        "peak_mb": {role: round(value, 1) for role, value in sorted(peak.items())},
+        "steady": {
+            "samples": last[2] - first[2],
+            "faces": last[3] - first[3],
+            "cpu_s": round(last[1] - first[1], 2),
+            "wall_s": round(last[0] - first[0], 2),
+        },
+    }
+
+
+def _tree(psutil: Any, root: int) -> list[Any]:
+    try:
+        top = psutil.Process(root)
+        return [top, *top.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _role(process: Any, driver: int) -> str:
+    if process.pid == driver:
+        return "driver"
+    name = process.name()
+    return next((role for part, role in ROLES.items() if part in name), "engine")
+
+
+def per_sample(run: dict[str, Any], what: str) -> float:
+    return float(run["steady"][what] / run["steady"]["samples"])
+
+
+def compare(
+    work: Path,
+    photos: Path | None,
+    sizes: list[int],
+    *,
+    transform: str = "blur",
+    side: int = 200,
+    seed: int = 1,
+    per_shard: int = PER_SHARD,
+) -> dict[str, Any]:
+    """Run all sizes and set each beside the one before the largest."""
+    pictures = pool(photos, side, 1000, seed)
+    runs: dict[int, dict[str, Any]] = {}
+    for size in sorted(sizes):
+        src = make_dataset(work / f"src-{size}-{side}-{per_shard}-{seed}", pictures, size, seed, per_shard)
+        values = {"transform": transform, "recovery": "keys" if transform == "diffprivacy" else "exact"}
+        runs[size] = measure(work, f"run-{size}", job_mapping(work, f"run-{size}", src, values))
+        shutil.rmtree(work / f"run-{size}/data", ignore_errors=True)
+        shown = runs[size]
+        print(
+            f"{size:7,d} samples {shown['faces']:7,d} faces  CPU {1000 * per_sample(shown, 'cpu_s'):6.1f} ms a sample, "
+            f"wall {1000 * per_sample(shown, 'wall_s'):6.1f}  peak MB "
+            + ", ".join(f"{role} {value:.0f}" for role, value in shown["peak_mb"].items() if role != "engine"),
+            flush=True,
+        )
+    small, large = sorted(runs)[-2:]
+    watched = [role for role in ("driver", "detect actor", "protect actor") if role in runs[small]["peak_mb"]]
+    ratios = {
+        "cpu per sample": per_sample(runs[large], "cpu_s") / per_sample(runs[small], "cpu_s"),
+        "wall per sample": per_sample(runs[large], "wall_s") / per_sample(runs[small], "wall_s"),
+        "memory": {role: runs[large]["peak_mb"].get(role, 0.0) / runs[small]["peak_mb"][role] for role in watched},
+    }
+    return {"sizes": [small, large], "transform": transform, "side": side, "runs": runs, "ratios": ratios}
+
+
+def flat(ratios: dict[str, Any]) -> bool:
+    return ratios["cpu per sample"] <= CPU_LIMIT and all(one <= MEMORY_LIMIT for one in ratios["memory"].values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--drive", type=Path, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("work", type=Path, nargs="?")
+    parser.add_argument("photos", type=Path, nargs="?")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 20000])
+    parser.add_argument("--transform", default="blur", choices=["blur", "mosaic", "fill", "diffprivacy"])
+    parser.add_argument("--side", type=int, default=200)
+    parser.add_argument("--per-shard", type=int, default=PER_SHARD)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.drive:
+        drive(*arguments.drive)
+        return
+    if arguments.work is None or len(set(arguments.sizes)) < 2:
+        parser.error("give WORK, and at least two sizes")
+    result = compare(
+        arguments.work,
+        arguments.photos,
+        arguments.sizes,
+        transform=arguments.transform,
+        side=arguments.side,
+        seed=arguments.seed,
+        per_shard=arguments.per_shard,
+    )
+    ratios = result["ratios"]
+    print(f"{result['sizes'][1]:,} against {result['sizes'][0]:,} samples: CPU per sample {ratios['cpu per sample']:.3f} times")
+    for role, ratio in ratios["memory"].items():
+        print(f"  peak memory of the {role}: {ratio:.3f} times")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"environment": environment(arguments.seed)} | result, indent=1) + "\n")
+    sys.exit(0 if flat(ratios) else 1)
+
+
+if __name__ == "__main__":
+    main()
