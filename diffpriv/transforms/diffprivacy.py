@@ -96,8 +96,15 @@ class DiffPrivacyTransform:
         """Stage 2 of one micro-batch, and the check of what came out."""
         padded = self._padded(list(faces))
         crops, key_e = torch.stack([face.crop for face in padded]), torch.stack([face.key_e for face in padded])
-        seeds = [face.request.seed for face in padded]
-        output = self.pipeline.protect(crops, key_e, seeds, self.config.task, self.preset, attempt=attempt)
+        output = self.pipeline.protect(
+            crops,
+            key_e,
+            [face.request.seed for face in padded],
+            self.config.task,
+            self.preset,
+            attempt=attempt,
+            identity_seeds=[face.request.identity_seed for face in padded],
+        )
         scale = self.pipeline.crop_size / CANONICAL_SIZE
         patches = [
             blend_face(face.request.image, pixels, face.matrix * scale, face.request.seed)
