@@ -30,6 +30,7 @@ from jobs.face_options import (
 )
 from jobs.output import FOUND_WRONG, OUTPUT, print_table
 from jobs.passphrases import PassphraseFile
+from jobs.plan import show_plan
 from keys.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def sanitize(
     gpus: Annotated[float | None, typer.Option(min=0, help="GPU share per protecting actor: 0, 1/n or a whole number.")] = None,
     config: Annotated[Path | None, typer.Option(help="job.yaml with any of these settings; options win over it.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Write the counts for Prometheus to this file (.prom).")] = None,
+    decisions: Annotated[Path | None, typer.Option(help="What a reviewer decided: redoes the shards that it names.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would meet and cost; write nothing.")] = False,
+    dry_run_seconds: Annotated[float, typer.Option(min=1, help="How long a dry run measures.")] = 60.0,
     json_lines: Annotated[bool, typer.Option("--json-lines", help="Progress as JSON lines on standard error.")] = False,
     passphrase_file: PassphraseFile = None,
 ) -> None:
@@ -97,6 +101,7 @@ def sanitize(
         "format": format,
         "detector": detector,
         "engine": engine,
+        "decisions": str(decisions) if decisions else None,
         "transform": _only_given(
             transform=transform,
             task=task,
@@ -127,6 +132,9 @@ def sanitize(
         ),
     }
     job = job_from(config, _only_given(**given))
+    if dry_run:
+        show_plan(job, dry_run_seconds)
+        return
     report = run_job(job, passphrase_file, json_lines=json_lines)
     if metrics is not None:
         from pipelines.telemetry import write_metrics

@@ -51,6 +51,9 @@ def scrub(
     allow: Annotated[
         list[str] | None, typer.Option(help='A kind of finding and how many pass: "metadata", "sidecar: box=12". Repeatable.')
     ] = None,
+    allow_gallery: Annotated[
+        bool, typer.Option("--allow-gallery", help="Let the job file's consent gallery leave faces as they are.")
+    ] = False,
     gate_only: Annotated[bool, typer.Option("--gate-only", help="Look at a DST that was scrubbed before.")] = False,
     report_file: Annotated[Path | None, typer.Option("--report", help="Write everything that was found, as JSON.")] = None,
     passphrase_file: PassphraseFile = None,
@@ -71,6 +74,11 @@ def scrub(
         workers=_only_given(detect_actors=actors, protect_actors=actors, protect_gpus=gpus),
     )
     job = job_from(config, given)
+    if job.rules.gallery and not allow_gallery:
+        raise MisuseError(
+            "the job leaves faces that match a consent gallery, and a recogniser's mistake would release a stranger.",
+            advice="Remove rules.gallery, or give --allow-gallery as well.",
+        )
     if job.log_key is None:
         raise MisuseError("a release manifest is signed, and no key was given.", advice="Give --log-key FILE.")
     settings = gate_settings(job, gate_detector, second_detector, gate_recognizer, similarity_limit, allow or [])

@@ -90,6 +90,8 @@ class Job:
         context = ShardContext(self.config.dataset, shard.name, self.digest)
         gpus = self.config.workers.protect_gpus
         made_by = {**identities(self.target, self.run_id), "device": "gpu" if gpus else "cpu"}
+        if self.config.pseudonym.source:
+            made_by["pseudonym"] = f"per identity, root {self.config.pseudonym.root_id}"
         return ShardJob(
             self.source.url,
             self.config.dst,

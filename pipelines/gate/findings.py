@@ -10,6 +10,7 @@ from pipelines.errors import MisuseError
 # kind -> (limit, what it means). None: reported, never over its limit.
 KINDS: dict[str, tuple[int | None, str]] = {
     "unprotected face": (0, "a face of the original is still there"),
+    "face left on purpose": (0, "a rule of the job left it as it is: consent, region, size or score, or a reviewer dropped it"),
     "unexplained face": (0, "a face where the original has none"),
     "copy of an original": (0, "a face or picture of another original, perhaps resized or encoded again"),
     "similar to its original": (0, "a recogniser still knows the face"),

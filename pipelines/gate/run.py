@@ -105,11 +105,16 @@ def _check_shard(
     made_by = str(record["made_by"].get("transform", ""))
     report.tools["transform"] = made_by
     report.tools["detector"] = str(record["made_by"].get("detector", ""))
+    report.tools["pseudonym"] = str(record["made_by"].get("pseudonym", "per face"))
     if recognizer is None and not report.settings.recognizer and not made_by.startswith(LEAVE_NO_FACE):
         detail = f"similarity to the originals: {made_by or 'its transformation'} leaves faces, and no recogniser was given"
         report.findings.append(Finding("not checked", name, detail=detail))
     if record["counts"]["faces_recoverable"]:
         report.findings.append(Finding("recoverable face", name, times=record["counts"]["faces_recoverable"]))
+    left = record["counts"].get("faces_left", 0)
+    if left:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in record["reasons"]["left"].items())
+        report.findings.append(Finding("face left on purpose", name, detail=reasons, times=left))
     gate = ShardGate(name, lookout, recognizer, report.settings.similarity_limit)
     try:
         report.findings += [
