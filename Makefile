@@ -1,6 +1,6 @@
 # make demo    a virtual environment in .venv, the package in it, then `diffpriv demo`
 # make test    the same with everything the tests need (Beam too), then ruff, mypy and pytest
-# make bench   the measurements that docs and README quote; PHOTOS=DIR says on which photos
+# make bench   speed against the hardware, against other tools, and as data grows; PHOTOS=DIR says on which photos
 #
 # PYTHON=python3.12       another interpreter (3.10 or newer)
 # TORCH_INDEX=URL         where PyTorch comes from. PyPI's own Linux build brings gigabytes of CUDA; without a GPU give
@@ -28,10 +28,8 @@ test: $(VENV)/.test
 	$(RUN) -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/.test
-	@test -d "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: a folder with photos of people, one sub-folder each" >&2; exit 2; }
-	$(RUN) -m benchmarks.detection --photos "$(PHOTOS)"
-	$(RUN) -m benchmarks.baseline_blur --photos "$(PHOTOS)"
-	$(RUN) -m benchmarks.privacy "$(PHOTOS)"
+	@test -d "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: a folder with photos of people and their manifest.csv" >&2; exit 2; }
+	$(RUN) -m benchmarks.bench "$(PHOTOS)" $(if $(BENCH_JSON),--json "$(BENCH_JSON)")
 
 clean:
 	rm -rf $(VENV) build dist demo-output *.egg-info

@@ -1,20 +1,19 @@
 """Blur mode against the `deface` tool on the same photos: encoded picture in, encoded picture out.
 
-    python benchmarks/baseline_blur.py --photos FOLDER [--limit 150] [--json FILE]
+    python -m benchmarks.baseline_blur --photos FOLDER [--limit 150] [--json FILE]
 
-FOLDER holds manifest.csv (file, faces_found) and JPEG photos. Three ways, one process, taking turns chunk by chunk so that
+FOLDER holds manifest.csv (file, faces_found) and JPEG photos. Four ways, one process, taking turns chunk by chunk so that
 whatever else the machine does falls on all of them:
   diffpriv         our detector and blur, through the same functions that the pipeline's steps call
   deface           its CenterFace class and its own `anonymize_frame`, as its command line does for a picture, default threads
   deface 1 thread  the same, its onnxruntime session held to one thread, as ours is
+  opencv           a plain loop with what OpenCV brings: its Haar cascade, an ellipse blurred by a Gaussian
 Decoding and encoding are the same for all (OpenCV, quality 95) and are also timed alone. Recall is against the manifest's
 counts. CPU seconds are given beside the pictures per second, because a busy machine disturbs them less.
 """
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from detection import read_manifest
+
+from benchmarks.detection import read_manifest
+from benchmarks.environment import environment
 
 CHUNK = 10
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
@@ -75,29 +76,40 @@ def deface(threads: int | None) -> Blur:
     return blur
 
 
+def opencv() -> Blur:
+    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+
+    def blur(image: np.ndarray) -> tuple[np.ndarray, int]:
+        frame = image.copy()
+        found = cascade.detectMultiScale(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 1.1, 5)
+        for x, y, width, height in found:
+            part = frame[y : y + height, x : x + width]
+            mask = np.zeros(part.shape[:2], np.uint8)
+            cv2.ellipse(mask, (width // 2, height // 2), (width // 2, height // 2), 0, 0, 360, 1, -1)
+            part[:] = np.where(mask[..., None], cv2.GaussianBlur(part, (0, 0), width / 5), part)
+        return frame, len(found)
+
+    return blur
+
+
 def codec_only() -> Blur:
     return lambda image: (image, 0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=150)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-
+def compare(photos: Path, limit: int, seed: int) -> dict[str, Any]:
+    """All ways over the same photos; prints a line for each and gives back the same numbers."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
     cv2.setNumThreads(1)
-    rows = read_manifest(arguments.photos, arguments.limit, arguments.seed)
-    encoded = [(arguments.photos / row["file"]).read_bytes() for row in rows]
+    rows = read_manifest(photos, limit, seed)
+    encoded = [(photos / row["file"]).read_bytes() for row in rows]
     expected = [int(row["faces_found"]) for row in rows]
     ways: dict[str, Blur] = {
         "diffpriv": ours(),
         "deface": deface(None),
         "deface 1 thread": deface(1),
+        "opencv": opencv(),
         "codec only": codec_only(),
     }
     seconds, cpu_seconds = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
@@ -116,13 +128,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "photos": len(encoded),
         "faces_in_manifest": sum(expected),
-        "environment": {
-            "python": platform.python_version(),
-            "onnxruntime": onnxruntime.__version__,
-            "opencv": cv2.__version__,
-            "cores": os.cpu_count(),
-            "load": os.getloadavg()[0],
-        },
+        "environment": environment(seed),
     }
     print(f"{len(encoded)} photos, {sum(expected)} faces in the manifest")
     for name in ways:
@@ -137,6 +143,18 @@ def main() -> None:
             )
             line += f"  found {found[name]:4d}  recall {recall:6.1%}  {ratios}"
         print(line)
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+
+    report = compare(arguments.photos, arguments.limit, arguments.seed)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
