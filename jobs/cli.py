@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import audit_commands, demo, doctor, evaluate, keys_commands, recover, sanitize, scrub
+from jobs import audit_commands, demo, doctor, evaluate, keys_commands, recover, review, sanitize, scrub
 from jobs.output import MISUSE, OUTPUT
 from keys.errors import DiffPrivError
 
@@ -27,6 +27,7 @@ app.add_typer(audit_commands.app, name="audit")
 app.command("demo")(demo.demo)
 app.command("sanitize")(sanitize.sanitize)
 app.command("scrub")(scrub.scrub)
+app.command("review")(review.review)
 app.command("check-release")(scrub.check_release_copy)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
