@@ -8,6 +8,7 @@ model folder, no engine and no key store.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
     in half precision (autocast); recovery is always float32.
     """
 
-    _optional_components = ["image_encoder"]  # CLIP's vision tower, which a ClipInverter looks through
+    _optional_components: ClassVar[list[str]] = ["image_encoder"]  # CLIP's vision tower, which a ClipInverter looks through
 
     def __init__(
         self,

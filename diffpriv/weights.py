@@ -1,29 +1,33 @@
 """Loading model folders and naming their weights. The only file access of the method.
 
 A model folder is what `DiffPrivacyPipeline.save_pretrained` writes: one sub-folder per component with config.json and
-safetensors. Weights may be stored in half precision; they are loaded as float32, in which everything is computed.
+safetensors. Weights may be stored in half precision; by default they are loaded as float32. Two profiles: the builtin model,
+and Stable Diffusion 1.x with an AutoencoderKL, a `ClipInverter` and CLIP's vision tower, which is what
+`diffpriv.training.clip_inverter` writes.
 """
 
 import hashlib
+import json
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from diffpriv.errors import ModelError
 from diffpriv.models.autoencoder import FaceAutoencoder
+from diffpriv.models.clip_inverter import ClipInverter
 from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.pipeline import DiffPrivacyPipeline
 
-COMPONENTS = {
-    "vae": FaceAutoencoder,
-    "unet": UNet2DConditionModel,
-    "scheduler": DDIMScheduler,
-    "msi": MultiScaleInverter,
-    "recognizer": FaceRecognizer,
+COMPONENTS = ("vae", "unet", "scheduler", "msi", "recognizer")
+TOWER = "image_encoder"  # of the Stable Diffusion profile only
+KINDS: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (FaceAutoencoder, AutoencoderKL, UNet2DConditionModel, MultiScaleInverter, ClipInverter, FaceRecognizer)
 }
 
 
@@ -37,11 +41,21 @@ def resolve_model(name: str) -> Path:
     return builtin_folder() if name == "builtin" else Path(name).expanduser()
 
 
-def load_pipeline(folder: Path, device: str | None = None) -> DiffPrivacyPipeline:
-    """Load every component as float32 in evaluation mode.
+def load_pipeline(
+    folder: Path,
+    device: str | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention_slicing: bool = False,
+    compiled: bool = False,
+) -> DiffPrivacyPipeline:
+    """Load every component in evaluation mode.
 
     Args:
         device: default is CUDA where a device is visible, else the CPU.
+        dtype: of the autoencoder, the denoiser and the vision tower; MSI and recogniser are float32 always. Half precision
+            halves the memory of Stable Diffusion and changes the bits of every result.
+        attention_slicing: less memory for attention, at some cost in time. compiled: torch.compile of the denoiser.
     Raises:
         ModelError: a component is missing or cannot be read.
     """
@@ -51,19 +65,46 @@ def load_pipeline(folder: Path, device: str | None = None) -> DiffPrivacyPipelin
             f"{folder} is not a model folder: {', '.join(missing)} missing.",
             advice='Use "builtin", or a folder written by DiffPrivacyPipeline.save_pretrained.',
         )
-    parts = {}
-    for name, kind in COMPONENTS.items():
-        options = {} if name == "scheduler" else {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
-        try:
-            parts[name] = kind.from_pretrained(folder / name, local_files_only=True, **options)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(
-                f"The {name} in {folder} cannot be read: {error}", advice="Copy the model folder again."
-            ) from error
+    names = [*COMPONENTS, *([TOWER] if (folder / TOWER).is_dir() else [])]
+    parts = {name: _component(folder / name, name, dtype) for name in names}
     pipeline = DiffPrivacyPipeline(**parts)
-    for name in ("vae", "unet", "msi", "recognizer"):
-        parts[name].eval().requires_grad_(False)
+    for name in names:
+        if name != "scheduler":
+            parts[name].eval().requires_grad_(False)
+    if attention_slicing:
+        pipeline.enable_attention_slicing()
+    if compiled:
+        pipeline.unet.compile()
     return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _component(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    """Raises ModelError: it cannot be read, or is of a class that this code does not know."""
+    try:
+        if name == "scheduler":
+            return DDIMScheduler.from_pretrained(folder, local_files_only=True)
+        precision = dtype if name in ("vae", "unet", TOWER) else torch.float32
+        if name == TOWER:
+            return vision_tower(str(folder), dtype=precision)
+        kind = KINDS[json.loads((folder / "config.json").read_text())["_class_name"]]
+        return kind.from_pretrained(folder, local_files_only=True, torch_dtype=precision, low_cpu_mem_usage=False)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"The {name} in {folder} cannot be read: {error}", advice="Copy the model folder again.") from error
+
+
+def vision_tower(name: str, *, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+    """CLIP's vision tower from a folder or a hub name.
+
+    Raises:
+        ModelError: transformers is not installed.
+    """
+    try:
+        from transformers import CLIPVisionModel
+    except ImportError as error:
+        raise ModelError(
+            "Stable Diffusion's profile needs transformers.", advice='Install it with pip install "diffpriv[sd]".'
+        ) from error
+    return CLIPVisionModel.from_pretrained(name, dtype=dtype, **options).eval().requires_grad_(False)
 
 
 @lru_cache(maxsize=8)

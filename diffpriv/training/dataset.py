@@ -1,7 +1,8 @@
 """Training crops: WebDataset shards of photos with landmarks -> aligned 128 px crops held in memory.
 
 `python -m diffpriv.training.dataset SHARD_FOLDER OUT.npz` aligns every photo once and stores the crops uncompressed, so
-that the training scripts start in a second. The file holds photographs of real people: keep it out of the repository.
+that the training scripts start in a second; `--size 512` makes them as large as Stable Diffusion's. The file holds photographs
+of real people: keep it out of the repository.
 """
 
 import argparse
@@ -15,14 +16,14 @@ import numpy as np
 from PIL import Image
 
 from diffpriv.errors import MisuseError
-from diffpriv.faces.alignment import face_to_crop_matrix, valid_mask, warp_to_crop
+from diffpriv.faces.alignment import CANONICAL_SIZE, face_to_crop_matrix, valid_mask, warp_to_crop
 
 
 @dataclass(frozen=True)
 class TrainingCrops:
     """Aligned photos. The last `held_out` of the shuffled order are never trained on."""
 
-    crops: np.ndarray  # (n, 128, 128, 3) uint8 RGB
+    crops: np.ndarray  # (n, size, size, 3) uint8 RGB
     valid: np.ndarray  # (n, 128, 128) uint8, 255 where the pixel really was in the photo
     identity: np.ndarray  # (n,) int32, -1 where the source names nobody
     held_out: int
@@ -33,8 +34,8 @@ class TrainingCrops:
         return np.sort(order[: -self.held_out]), np.sort(order[-self.held_out :])
 
 
-def align_shards(folder: Path) -> TrainingCrops:
-    """Align every sample of every `*.tar` in the folder, in name order.
+def align_shards(folder: Path, size: int = CANONICAL_SIZE) -> TrainingCrops:
+    """Align every sample of every `*.tar` in the folder, in name order; crops of `size`, their `valid` always of 128.
 
     Raises:
         MisuseError: the folder holds no shards.
@@ -51,7 +52,7 @@ def align_shards(folder: Path) -> TrainingCrops:
                 encoded = archive.extractfile(members[name[: -len(".json")] + ".jpg"]).read()  # type: ignore[union-attr]
                 image = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
                 matrix = face_to_crop_matrix(np.array(facts["landmarks"]))
-                crops.append(warp_to_crop(image, matrix))
+                crops.append(warp_to_crop(image, matrix * (size / CANONICAL_SIZE), size))
                 valid.append(np.round(valid_mask(image.shape[0], image.shape[1], matrix) * 255).astype(np.uint8))
                 names.append(facts.get("identity", ""))
     people = {name: number for number, name in enumerate(sorted(set(names) - {""}))}
@@ -72,8 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shards", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--size", type=int, default=CANONICAL_SIZE)
     arguments = parser.parse_args()
-    data = align_shards(arguments.shards)
+    data = align_shards(arguments.shards, arguments.size)
     save_crops(arguments.out, data)
     people = len(np.unique(data.identity)) - 1
     print(f"{len(data.crops)} crops, {people} named people, {data.held_out} held out -> {arguments.out}")
