@@ -78,6 +78,9 @@ def sanitize(
     gallery: Gallery = None,
     gallery_similarity: GallerySimilarity = None,
     faces_table: FacesTable = None,
+    strip_metadata: Annotated[
+        str | None, typer.Option(help="Whose EXIF, XMP, comments and thumbnails go: changed pictures', or all.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="ray or beam.")] = None,
     actors: Annotated[int | None, typer.Option(min=0, help="Actors per stage; 0 lets the pools grow with the cluster.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPU share per protecting actor: 0, 1/n or a whole number.")] = None,
@@ -100,6 +103,7 @@ def sanitize(
         "dataset": dataset,
         "format": format,
         "detector": detector,
+        "strip_metadata": strip_metadata,
         "engine": engine,
         "decisions": str(decisions) if decisions else None,
         "transform": _only_given(

@@ -36,6 +36,9 @@ def scrub(
     detector: Annotated[str | None, typer.Option(help="centerface or insightface:FOLDER.")] = None,
     recognizer: Annotated[str | None, typer.Option(help="The one that the transformation works against.")] = None,
     preset: Annotated[str | None, typer.Option(help="quality, fast or paper.")] = None,
+    strip_metadata: Annotated[
+        str | None, typer.Option(help="Whose EXIF, XMP, comments and thumbnails go: changed pictures', or all.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="ray or beam.")] = None,
     actors: Annotated[int | None, typer.Option(min=0, help="Actors per stage; 0 lets the pools grow with the cluster.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPU share per protecting actor: 0, 1/n or a whole number.")] = None,
@@ -67,6 +70,7 @@ def scrub(
         dataset=dataset,
         format=format,
         detector=detector,
+        strip_metadata=strip_metadata,
         engine=engine,
         transform=_only_given(
             transform=transform, model=model, recognizer=recognizer, preset=preset, recovery="none", task="anonymize"

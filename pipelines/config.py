@@ -68,6 +68,8 @@ class JobConfig(Strict):
         max_pixels, max_frames: `pipelines.images.PictureLimits`.
         sidecars: what happens to fields that hold boxes, landmarks, embeddings or pictures, or cannot be looked into: "report"
             counts and publishes them as they were, "refuse" publishes no shard that has one (see `pipelines.sidecars`).
+        strip_metadata: whose EXIF, XMP, IPTC, comments and thumbnails go: those of "changed" pictures, or of "all"; pixels of
+            pictures without a face stay as they are either way (`pipelines.strip`).
         boxes, aligned: faces that the dataset brings, or every picture being one aligned face crop (`pipelines.boxes`).
         pseudonym: whether all faces of one person get one synthetic face (`pipelines.pseudonyms`).
         rules: faces that are left as they are (`pipelines.policy`).
@@ -92,6 +94,7 @@ class JobConfig(Strict):
     max_pixels: int = Field(PictureLimits.max_pixels, ge=1, le=PictureLimits.max_pixels)
     max_frames: int = Field(PictureLimits.max_frames, ge=1)
     sidecars: Literal["report", "refuse"] = "report"
+    strip_metadata: Literal["changed", "all"] = "changed"
     boxes: BoxSettings | None = None
     aligned: bool = False
     pseudonym: PseudonymSettings = PseudonymSettings()
@@ -157,6 +160,8 @@ class JobConfig(Strict):
         }
         if self.sidecars != "report":  # left out at its default, so that digests from before this setting stay
             document["sidecars"] = self.sidecars
+        if self.strip_metadata != "changed":
+            document["strip_metadata"] = self.strip_metadata
         if self.aligned:
             document["aligned"] = True
         for name, part, default in (

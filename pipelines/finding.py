@@ -25,7 +25,7 @@ class Finder:
 
             gallery = load_gallery(config)
         self._policy = FacePolicy(config.boxes, config.aligned, config.rules, decisions, gallery)
-        self._limits = config.limits
+        self._limits, self._strip = config.limits, config.strip_metadata == "all"
         self._name = person_namer(config.pseudonym)
         self._detector = load_detector(config.detector, **config.detector_options) if self._policy.detects else None
         parts = [] if config.boxes is None else [f"own boxes/1 {config.boxes.format}"]
@@ -34,4 +34,4 @@ class Finder:
         self.identity = " + ".join(parts)
 
     def detect(self, samples: Sequence[Sample]) -> list[DetectedSample | QuarantinedSample]:
-        return detect(samples, self._detector, self._limits, self._policy, self._name)
+        return detect(samples, self._detector, self._limits, self._policy, self._name, self._strip)

@@ -69,6 +69,7 @@ def _parts(record: Record) -> tuple[str, int, dict[str, Any], list[bytes]]:
                 "field": one.picture.field,
                 "first_frame_only": one.first_frame_only,
                 "left": one.left,
+                "stripped": one.stripped,
                 "faces": [[list(face.box), face.landmarks.tolist(), face.score] for face in one.faces],
             }
             for one in record.found
@@ -96,6 +97,7 @@ def _from_row(row: dict[str, Any]) -> Record:
                 tuple(Face(tuple(box), np.array(points), score) for box, points, score in one["faces"]),
                 one["first_frame_only"],
                 tuple(one["left"]),
+                one["stripped"],
             )
             for one, data in zip(meta["found"], blobs, strict=True)
         )

@@ -94,12 +94,14 @@ class PictureFaces:
         left: per face, why it stays as it is; empty text for those that are replaced. Empty altogether: all are.
         first_frame_only: later frames of an animation, or a thumbnail in the metadata, hold faces, so only the first frame may
             be published, written anew.
+        stripped: no face of it is replaced, and `picture` is already what is published: the same pixels without metadata.
     """
 
     picture: Picture
     faces: tuple[Face, ...] = dataclasses.field(repr=False)
     first_frame_only: bool = False
     left: tuple[str, ...] = ()
+    stripped: bool = False
 
     def reason(self, number: int) -> str:
         return self.left[number] if self.left else ""

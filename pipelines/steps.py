@@ -32,6 +32,7 @@ from pipelines.samples import (
     QuarantinedSample,
     Sample,
 )
+from pipelines.strip import strip_metadata
 
 TRANSFORM_LABEL = "diffpriv/v1/transform"
 DETECTED_FACES = FacePolicy()
@@ -59,22 +60,24 @@ def detect(
     limits: PictureLimits,
     policy: FacePolicy = DETECTED_FACES,
     name_person: Callable[[Sample], str] = lambda sample: "",
+    strip: bool = False,
 ) -> list[DetectedSample | QuarantinedSample]:
     """Find the faces of every picture, later frames of animations included. One result per sample, in order.
 
     Args:
         detector: None where the policy needs none.
         name_person: whose photo a sample is, where pseudonyms are per identity.
+        strip: take the metadata out of pictures without a face too.
     """
     results: list[DetectedSample | QuarantinedSample] = []
     for sample in samples:
         try:
-            found = tuple(_look_at(sample, picture, detector, limits, policy) for picture in sample.pictures)
+            found = tuple(_look_at(sample, picture, detector, limits, policy, strip) for picture in sample.pictures)
             person = name_person(sample) if found else ""
         except _Unusable as error:
             results.append(QuarantinedSample(sample.shard, sample.index, sample.key, str(error)))
             continue
-        faces = tuple(one for one in found if one.faces or one.first_frame_only)
+        faces = tuple(one for one in found if one.faces or one.first_frame_only or one.stripped)
         results.append(DetectedSample(sample.shard, sample.index, sample.key, len(sample.pictures), faces, person))
     return results
 
@@ -84,7 +87,7 @@ class _Unusable(Exception):
 
 
 def _look_at(
-    sample: Sample, picture: Picture, detector: Detector | None, limits: PictureLimits, policy: FacePolicy
+    sample: Sample, picture: Picture, detector: Detector | None, limits: PictureLimits, policy: FacePolicy, strip: bool
 ) -> PictureFaces:
     try:
         decoded = decode(picture.data, limits)
@@ -95,6 +98,10 @@ def _look_at(
         hidden = itertools.chain(later_frames(decoded), thumbnails(decoded))
         # Where no detector looks, nobody knows, and they go.
         later = any(detector is None or _detect_one(detector, frame) for frame in hidden)
+        bare: bytes | None = picture.data
+        if strip and not later and all(reason for _, reason in chosen):
+            bare = strip_metadata(picture.data)
+            later = bare is None  # written anew, it loses them
     except (BadImageError, BadBoxError) as error:
         raise _Unusable(f"{picture.field or 'picture'}: {error}") from None
     except DetectorError as error:
@@ -102,7 +109,9 @@ def _look_at(
     except Exception as error:  # the class only: a message could quote pixels
         raise _Unusable(f"{picture.field or 'picture'}: the detector failed ({type(error).__name__})") from None
     left = tuple(reason for _, reason in chosen)
-    return PictureFaces(picture, tuple(face for face, _ in chosen), later, left if any(left) else ())
+    stripped = bare is not None and bare != picture.data
+    shown = Picture(picture.field, bare) if stripped and bare is not None else picture
+    return PictureFaces(shown, tuple(face for face, _ in chosen), later, left if any(left) else (), stripped)
 
 
 def _detect_one(detector: Detector, pixels: np.ndarray) -> list[Face]:
@@ -201,7 +210,7 @@ def _protect_group(
             changed = tuple(
                 Picture(work.found.picture.field, _redraw(work, results))
                 for work, results in done
-                if results or work.found.first_frame_only
+                if results or work.found.first_frame_only or work.found.stripped
             )
         except BadImageError as error:
             outcomes.append(str(error))
@@ -239,6 +248,8 @@ def _outcome(number: int, field: str, face: Face, result: FaceResult | str) -> F
 
 
 def _redraw(work: _Work, results: Iterable[FaceResult]) -> bytes:
+    if work.found.stripped:
+        return work.found.picture.data
     return encode(work.decoded, apply_patches(work.decoded.pixels, [result.patch for result in results]))
 
 
