@@ -9,7 +9,8 @@ makers: what faces look like, not what people are. There are no labels of skin t
     judge matches     (--judge) the judge still takes the output for the original's person, at its threshold of a
                       false-accept rate of 1e-2 on pairs of these originals
     gender flips      (--judge with attributes) the output is seen as the other gender than the original was
-A share's interval is Wilson's at 95 %. `worst / mean` is the highest group's share over the share of all.
+A share's interval is Wilson's at 95 %. `worst / mean` is the highest group's share over the share of all, among groups of
+at least 20 faces; `beyond twice the mean` says whether the worst group's whole interval lies above twice the share of all.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from diffpriv.transforms import FaceRequest, load_transform
 
 JUDGE_RATE = 1e-2
 SAME_PLACE = 0.3  # overlap of boxes from which a face found is the face that was there
+SMALLEST_GROUP = 20
 AGE_BANDS = ((0, 19), (20, 34), (35, 54), (55, 200))
 
 
@@ -134,9 +136,13 @@ def by_group(failed: np.ndarray, faces: list[LabelledFace]) -> dict[str, Any]:
     for attribute in faces[0].groups:
         names = np.array([one.groups[attribute] for one in faces])
         rows = {name: _share(failed[names == name]) for name in sorted(set(names.tolist()))}
-        worst = max(rows, key=lambda name: rows[name]["share"])
-        ratio = round(rows[worst]["share"] / everybody["share"], 2) if everybody["share"] else None
-        table[attribute] = {"groups": rows, "worst": worst, "worst / mean": ratio}
+        table[attribute] = {"groups": rows, "worst": None, "worst / mean": None, "beyond twice the mean": False}
+        large = [name for name in rows if rows[name]["faces"] >= SMALLEST_GROUP]
+        if large and everybody["share"]:
+            worst = max(large, key=lambda name: rows[name]["share"])
+            ratio = round(rows[worst]["share"] / everybody["share"], 2)
+            beyond = rows[worst]["interval"][0] > 2 * everybody["share"]
+            table[attribute] |= {"worst": worst, "worst / mean": ratio, "beyond twice the mean": beyond}
     return table
 
 
