@@ -34,7 +34,7 @@ class ShardJob:
         keeps_keys: false with recovery "none".
         made_by: identities of detector and transformation and the kind of device, for the commit record.
         sidecars: what the reader found beside the pictures.
-        refuse_sidecars: whether such a finding keeps the shard back.
+        sidecar_rule: "report", "drop" or "refuse": what becomes of it.
         faces_table: whether to leave a table of every face's fate.
         decisions: digest of what reviewers decided about this shard; "" for nothing.
     """
@@ -47,7 +47,7 @@ class ShardJob:
     keeps_keys: bool
     made_by: dict[str, str]
     sidecars: tuple[tuple[str, int], ...] = ()
-    refuse_sidecars: bool = False
+    sidecar_rule: str = "report"
     faces_table: bool = False
     decisions: str = ""
 
@@ -55,8 +55,8 @@ class ShardJob:
 class StagedEdits:
     """See `formats.Edits`; pictures come from the parts."""
 
-    def __init__(self, target: Folder, results: Sequence[SampleResult]) -> None:
-        self._target = target
+    def __init__(self, target: Folder, results: Sequence[SampleResult], drop_sidecars: bool = False) -> None:
+        self._target, self.drop_sidecars = target, drop_sidecars
         self.dropped = frozenset(result.index for result in results if result.reason)
         kept = [result for result in results if not result.reason]
         self._blobs = {(result.index, one.field): one.blob for result in kept for one in result.changed}
@@ -75,9 +75,9 @@ def assemble_shard(job: ShardJob, results: Sequence[SampleResult]) -> str:
         ShardError: the source is not what was read, the parts are not all there, or sidecars are refused and there are some.
         StorageError: staging cannot be written.
     """
-    reason = refusal(job.sidecars) if job.refuse_sidecars else ""
+    reason = refusal(job.sidecars) if job.sidecar_rule == "refuse" else ""
     if reason:
-        raise ShardError(f"{job.shard.name} is refused: {reason}.", advice='Remove the fields, or set sidecars: "report".')
+        raise ShardError(f"{job.shard.name} is refused: {reason}.", advice='Set sidecars: "drop" or "report".')
     source, target = Folder(job.source_url), Folder(job.target_url)
     results = sorted(results, key=lambda result: result.index)
     if [result.index for result in results] != list(range(len(results))):
@@ -85,9 +85,8 @@ def assemble_shard(job: ShardJob, results: Sequence[SampleResult]) -> str:
     _same_source(source, job.shard)
     attempt = uuid.uuid4().hex
     folder = shard_folder(job.run_id, job.shard.name)
-    assembled = shard_format(job.shard.format).assemble(
-        source, job.shard, StagedEdits(target, results), target, f"{folder}/{attempt}"
-    )
+    edits = StagedEdits(target, results, job.sidecar_rule == "drop")
+    assembled = shard_format(job.shard.format).assemble(source, job.shard, edits, target, f"{folder}/{attempt}")
     _same_source(source, job.shard)
     counts = count(results)
     if assembled.samples != counts["samples_out"]:
@@ -219,6 +218,7 @@ def _describe(
         },
         "quarantined": [result.index for result in results if result.reason],
         "sidecars": dict(job.sidecars),
+        "sidecar_rule": job.sidecar_rule,
         "decisions": job.decisions,
         "highest_similarity": max(similarities, default=None),
         # Which face is which: recovery asks by sample and face number.

@@ -67,7 +67,8 @@ class JobConfig(Strict):
         detector, detector_options: see `diffpriv.detectors.load_detector`.
         max_pixels, max_frames: `pipelines.images.PictureLimits`.
         sidecars: what happens to fields that hold boxes, landmarks, embeddings or pictures, or cannot be looked into: "report"
-            counts and publishes them as they were, "refuse" publishes no shard that has one (see `pipelines.sidecars`).
+            counts and publishes them as they were, "drop" leaves them out, "refuse" publishes no shard that has one
+            (see `pipelines.sidecars`).
         strip_metadata: whose EXIF, XMP, IPTC, comments and thumbnails go: those of "changed" pictures, or of "all"; pixels of
             pictures without a face stay as they are either way (`pipelines.strip`).
         boxes, aligned: faces that the dataset brings, or every picture being one aligned face crop (`pipelines.boxes`).
@@ -93,7 +94,7 @@ class JobConfig(Strict):
     detector_options: dict[str, Any] = Field(default_factory=dict)
     max_pixels: int = Field(PictureLimits.max_pixels, ge=1, le=PictureLimits.max_pixels)
     max_frames: int = Field(PictureLimits.max_frames, ge=1)
-    sidecars: Literal["report", "refuse"] = "report"
+    sidecars: Literal["report", "drop", "refuse"] = "report"
     strip_metadata: Literal["changed", "all"] = "changed"
     boxes: BoxSettings | None = None
     aligned: bool = False

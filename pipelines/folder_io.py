@@ -24,7 +24,7 @@ from pipelines.formats import (
     printable,
 )
 from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
-from pipelines.sidecars import MAX_SIDECAR_BYTES, SidecarCount
+from pipelines.sidecars import MAX_SIDECAR_BYTES, SidecarCount, is_telling, scan_file, without_telling
 from pipelines.storage import CHUNK, FileFacts, Folder, HashingWriter
 
 THUMBNAIL_DATABASES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "picasa.db", ".picasa.ini"})
@@ -69,17 +69,23 @@ class FolderFormat:
         return Sample(shard, index, name, (picture,), _facts(source, name, wanted))
 
     def assemble(self, source: Folder, shard: Shard, edits: Edits, target: Folder, staging: str) -> Assembled:
-        files = []
+        files, kept = [], 0
         for index, facts in enumerate(shard.files):
             if index in edits.dropped:
                 continue
+            kept += 1
             if source.facts(facts.name) != facts:
                 raise SourceChangedError(f"{source.describe(facts.name)} changed while its shard was being worked on.")
+            bare = _without_sidecars(source, facts) if edits.drop_sidecars else _AS_IT_IS
+            if bare is None:
+                continue
             staged = f"{staging}/output/{index:06d}"
             with target.writing(staged) as out:
                 hashed = HashingWriter(out)
                 if (index, "image") in edits.changed:
                     hashed.write(edits.picture(index, "image"))
+                elif bare is not _AS_IT_IS:
+                    hashed.write(bare)
                 else:
                     with source.open(facts.name) as handle:
                         while chunk := handle.read(CHUNK):
@@ -89,7 +95,21 @@ class FolderFormat:
         missing = {index for index, _ in edits.changed} - set(range(len(shard.files)))
         if missing:
             raise ShardError(f"{shard.name}: {len(missing)} changed pictures have no place in the folder.")
-        return Assembled(tuple(files), len(files), digest)
+        return Assembled(tuple(files), kept, digest)
+
+
+_AS_IT_IS = b"as it is"
+
+
+def _without_sidecars(source: Folder, file: FileFacts) -> bytes | None:
+    """What rule "drop" leaves of a file: the very object _AS_IT_IS for one that is no sidecar, None for nothing."""
+    with source.open(file.name) as handle:
+        head = handle.read(SNIFF_BYTES)
+        if is_picture(file.name, head):
+            return _AS_IT_IS
+        field = f"*.{file.name.rpartition('/')[2].rpartition('.')[2]}"
+        data = head + handle.read() if file.size <= MAX_SIDECAR_BYTES else None
+    return without_telling(field, data) if is_telling(scan_file(field, data)) else _AS_IT_IS
 
 
 def _facts(source: Folder, name: str, wanted: frozenset[str]) -> dict[str, Any]:

@@ -74,6 +74,11 @@ class Edits(Protocol):
         """(index, field) of every picture with new bytes."""
         ...
 
+    @property
+    def drop_sidecars(self) -> bool:
+        """Whether fields that tell who is in a picture are left out (`pipelines.sidecars`, rule "drop")."""
+        ...
+
     def picture(self, index: int, field: str) -> bytes:
         """The new bytes of a changed picture; read when asked for, so that one picture at a time is in memory."""
         ...

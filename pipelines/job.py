@@ -101,7 +101,7 @@ class Job:
             self.keeps_keys,
             made_by,
             sidecars,
-            self.config.sidecars == "refuse",
+            self.config.sidecars,
             self.config.faces_table,
             decisions_digest(self.decisions.get(shard.name, ())),
         )

@@ -17,7 +17,7 @@ from pipelines.errors import ShardError
 from pipelines.facts import pick, roots
 from pipelines.formats import MAX_PICTURE_BYTES, SNIFF_BYTES, Assembled, Edits, OutputFile, Shard, is_picture
 from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
-from pipelines.sidecars import SidecarCount, looks_inside, scan_schema, scan_values
+from pipelines.sidecars import SidecarCount, is_telling, looks_inside, scan_schema, scan_values
 from pipelines.storage import CHUNK, Folder, HashingWriter
 
 PICTURE_COLUMNS = frozenset({"image", "img", "picture", "photo"})  # their values must be pictures, besides names like "jpg"
@@ -64,16 +64,39 @@ class ParquetFormat:
         try:
             with source.open(name) as handle, pq.ParquetFile(handle) as file, target.writing(staged) as out:
                 hashed = HashingWriter(out)
-                if not edits.dropped and not edits.changed:
+                doomed = _telling_columns(file) if edits.drop_sidecars else []
+                if not edits.dropped and not edits.changed and not doomed:
                     kept = file.metadata.num_rows
                     handle.seek(0)
                     while chunk := handle.read(CHUNK):
                         hashed.write(chunk)
                 else:
-                    kept = _rewrite(file, pa.PythonFile(_Sink(hashed), mode="w"), edits)
+                    kept = _rewrite(file, pa.PythonFile(_Sink(hashed), mode="w"), edits, doomed)
         except pa.ArrowException as error:
             raise ShardError(f"{shard.name}: the Parquet file cannot be copied: {_first_line(error)}.") from None
         return Assembled((OutputFile(staged, shard.name, hashed.sha256(), hashed.size),), kept, source_digest)
+
+
+def _telling_columns(file: Any) -> list[str]:
+    """Columns that rule "drop" leaves out."""
+    pictures = _picture_columns(file.schema_arrow)
+    others = [name for name in file.schema_arrow.names if name not in pictures]
+    return [name for name in others if is_telling(_beside(file, [one for one in file.schema_arrow.names if one != name]))]
+
+
+def _without_columns(schema: Any, doomed: list[str]) -> Any:
+    """The schema without them; Hugging Face's description of the columns, which its loader insists on, follows."""
+    import pyarrow as pa
+
+    metadata = dict(schema.metadata or {})
+    try:
+        described = json.loads(metadata[b"huggingface"])
+        features = described["info"]["features"]
+        described["info"]["features"] = {name: one for name, one in features.items() if name not in doomed}
+        metadata[b"huggingface"] = json.dumps(described).encode()
+    except (KeyError, ValueError, TypeError, AttributeError):
+        pass  # there is none
+    return pa.schema([field for field in schema if field.name not in doomed], metadata or None)
 
 
 def _beside(file: Any, pictures: list[str]) -> list[str]:
@@ -159,12 +182,14 @@ def _key(index: int) -> str:
     return f"{index:09d}"
 
 
-def _rewrite(file: Any, out: Any, edits: Edits) -> int:
-    """Every row group again, with new pictures and without dropped rows; returns how many rows were kept."""
+def _rewrite(file: Any, out: Any, edits: Edits, doomed: list[str]) -> int:
+    """Every row group again, with new pictures, without dropped rows and doomed columns; returns how many rows were kept."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = file.schema_arrow
+    schema = _without_columns(file.schema_arrow, doomed) if doomed else file.schema_arrow
+    if not schema.names:
+        raise ShardError("every column of the Parquet file tells who is in the pictures, so nothing would be left.")
     kept, start, replaced = 0, 0, 0
     compression = {
         file.metadata.row_group(0).column(i).path_in_schema: file.metadata.row_group(0)
@@ -172,6 +197,7 @@ def _rewrite(file: Any, out: Any, edits: Edits) -> int:
         .compression.lower()
         .replace("uncompressed", "none")
         for i in range(file.metadata.num_columns)
+        if file.metadata.row_group(0).column(i).path_in_schema.partition(".")[0] not in doomed
     }
     by_column: dict[str, dict[int, None]] = {}
     for index, field in sorted(edits.changed):
@@ -181,6 +207,8 @@ def _rewrite(file: Any, out: Any, edits: Edits) -> int:
     ) as w:
         for group in range(file.metadata.num_row_groups):
             table = file.read_row_group(group)
+            if doomed:
+                table = table.select(schema.names).replace_schema_metadata(schema.metadata)
             for column, indices in by_column.items():
                 here = [index for index in indices if start <= index < start + table.num_rows]
                 if here:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.errors import JobError
+from pipelines.sidecars import is_telling
 
 COUNTS = (
     "samples_in",
@@ -30,7 +31,8 @@ class RunReport:
         shards_failed: shard -> reason. Nothing of these is published; a rerun tries them again.
         counts: of all committed shards, keys COUNTS.
         quarantined, filled, left: reason -> how many.
-        sidecars: what was found beside the pictures that may tell who is in them -> how often. Published as it was.
+        sidecars: what was found beside the pictures that may tell who is in them -> how often.
+        sidecars_dropped: whether that was left out, but for names that only sound like it (rule "drop").
         highest_similarity: of any protected face to its original, where the transformation measures it.
         nothing_to_do: everything was committed before; the run wrote nothing.
         rolled_forward: shards that a dead run had prepared and this one committed.
@@ -49,6 +51,7 @@ class RunReport:
     filled: dict[str, int] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
     sidecars: dict[str, int] = field(default_factory=dict)
+    sidecars_dropped: bool = False
     highest_similarity: float | None = None
     nothing_to_do: bool = False
     rolled_forward: int = 0
@@ -72,11 +75,15 @@ class RunReport:
             filled.update(record["reasons"]["filled"])
             left.update(record["reasons"].get("left", {}))
             sidecars.update(record["sidecars"])
+            self.sidecars_dropped |= record.get("sidecar_rule") == "drop"
             highest = record["highest_similarity"]
             if highest is not None:
                 self.highest_similarity = max(highest, self.highest_similarity if self.highest_similarity is not None else -1.0)
         self.quarantined, self.filled = dict(sorted(quarantined.items())), dict(sorted(filled.items()))
         self.left, self.sidecars = dict(sorted(left.items())), dict(sorted(sidecars.items()))
+
+    def _fate(self, finding: str) -> str:
+        return "left out" if self.sidecars_dropped and is_telling([finding]) else "published as it was"
 
     def check(self) -> None:
         """Raises: JobError if the counts do not add up; then something was lost, and the output must not be used."""
@@ -117,6 +124,6 @@ class RunReport:
             rows.insert(-1, ("  + left as they are", f"{c['faces_left']:,}"))
         if self.highest_similarity is not None:
             rows.append(("highest similarity", f"{self.highest_similarity:.3f}"))
-        rows += [(f"beside the pictures: {what}", f"{count:,}, published as it was") for what, count in self.sidecars.items()]
+        rows += [(f"beside the pictures: {what}", f"{count:,}, {self._fate(what)}") for what, count in self.sidecars.items()]
         rows += [(f"failed: {shard}", reason) for shard, reason in sorted(self.shards_failed.items())]
         return rows

@@ -1,7 +1,8 @@
 """Fields beside the pictures that may tell who is in them: boxes, landmarks, embeddings, more pictures, unread files.
 
 Rule "report" (the default): such a field is counted by kind and place in commit records and closing table, and published as it
-was. Rule "refuse": a shard that holds one of REFUSED is not published. The release gate counts them again. They are found
+was. Rule "refuse": a shard that holds one of REFUSED is not published. Rule "drop": what is one of REFUSED is left out, a key of
+a JSON document, otherwise the whole field, column or file. The release gate counts what is there again. They are found
 
     by name   a field, column or JSON key one of whose words is in WORDS ("face_bbox", "arcfaceEmbedding", "kps")
     by type   a number array of 64 or more values in one dimension (an embedding), of five or more points (landmarks), or of the
@@ -47,6 +48,42 @@ def refusal(findings: Sequence[tuple[str, int]]) -> str:
     """
     telling = [what for what, _ in findings if what.partition(" in ")[0] in REFUSED]
     return f"it holds {', '.join(telling[:5])}{' and more' if len(telling) > 5 else ''}" if telling else ""
+
+
+def is_telling(findings: Sequence[str]) -> bool:
+    """Whether one of the findings "kind in place" is of REFUSED."""
+    return any(what.partition(" in ")[0] in REFUSED for what in findings)
+
+
+def without_telling(field: str, data: bytes | None) -> bytes | None:
+    """What rule "drop" leaves of a non-picture field that `is_telling`; None: nothing.
+
+    Args:
+        data: as in `scan_file`.
+    """
+    if data is None or field.rpartition(".")[2].lower() != "json" or kinds_of_name(field) & set(REFUSED):
+        return None
+    try:
+        left = json.dumps(_without_telling(json.loads(data)), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    except (ValueError, RecursionError):
+        return None
+    return None if is_telling(scan_file(field, left)) else left
+
+
+def _without_telling(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: one for key, one in value.items() if not kinds_of_name(str(key)) & set(REFUSED) and not _is_telling(one)}
+        return {key: _without_telling(one) for key, one in kept.items()}
+    if isinstance(value, list):
+        return [_without_telling(one) for one in value if not _is_telling(one)]
+    return value
+
+
+def _is_telling(value: Any) -> bool:
+    """An embedding or a picture, by value."""
+    if isinstance(value, list):
+        return len(value) >= EMBEDDING_LENGTH and all(isinstance(one, float) for one in value)
+    return isinstance(value, str) and len(value) > 100 and value.startswith(_BASE64_PICTURES)
 
 
 def scan_file(field: str, data: bytes | None) -> list[str]:
@@ -131,11 +168,11 @@ def _scan_json(data: bytes) -> set[tuple[str, str]]:
                 found |= {(kind, str(key)[:100]) for kind in kinds_of_name(str(key))}
                 waiting.append((str(key)[:100], one))
         elif isinstance(value, list):
-            if len(value) >= EMBEDDING_LENGTH and all(isinstance(one, float) for one in value):
+            if _is_telling(value):
                 found.add(("embedding", place or "list"))
             else:
                 waiting += [(place, one) for one in value if isinstance(one, (dict, list, str))]
-        elif isinstance(value, str) and len(value) > 100 and value.startswith(_BASE64_PICTURES):
+        elif _is_telling(value):
             found.add(("picture", place or "text"))
     return found
 

@@ -74,9 +74,14 @@ class TarMember:
             self.read(min(CHUNK, self._left))
         self._finish()
 
-    def copy_to(self, out: ByteWriter) -> None:
-        """Pass the member on as it came. Only before anything of it was read."""
+    def copy_to(self, out: ByteWriter, read_before: bytes = b"") -> None:
+        """Pass the member on as it came.
+
+        Args:
+            read_before: all that was read of it so far.
+        """
         out.write(self.head)
+        out.write(read_before)
         while self._left:
             out.write(self.read(min(CHUNK, self._left)))
         out.write(_padding(self.size))

@@ -31,7 +31,7 @@ from pipelines.formats import (
     printable,
 )
 from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
-from pipelines.sidecars import MAX_SIDECAR_BYTES, SidecarCount
+from pipelines.sidecars import MAX_SIDECAR_BYTES, SidecarCount, is_telling, scan_file, without_telling
 from pipelines.storage import Folder, HashingReader, HashingWriter
 from pipelines.tar_stream import ByteReader, ByteWriter, TarMember, members, write_end
 
@@ -76,6 +76,8 @@ class WebDatasetFormat:
                     if place is not None and (place.index, place.field) in edits.changed:
                         member.replace_in(counted, edits.picture(place.index, place.field))
                         replaced.add((place.index, place.field))
+                    elif place is not None and edits.drop_sidecars:
+                        _copy_without_sidecars(place.field, member, counted)
                     else:
                         member.copy_to(counted)
                 source_digest = raw.drain()
@@ -83,6 +85,19 @@ class WebDatasetFormat:
         if replaced != edits.changed:
             raise ShardError(f"{shard.name}: {len(edits.changed - replaced)} changed pictures have no place in the archive.")
         return Assembled((OutputFile(staged, shard.name, hashed.sha256(), hashed.size),), kept, source_digest)
+
+
+def _copy_without_sidecars(field: str, member: TarMember, out: ByteWriter) -> None:
+    """Pass on a picture or an ordinary member as it came, and of a telling one what is left of it."""
+    head = member.read(SNIFF_BYTES)
+    if is_picture(field, head):
+        member.copy_to(out, head)
+        return
+    data = head + member.read() if member.size <= MAX_SIDECAR_BYTES else None
+    if not is_telling(scan_file(field, data)):
+        member.copy_to(out, head if data is None else data)
+    elif (left := without_telling(field, data)) is not None:
+        member.replace_in(out, left)
 
 
 @dataclass(frozen=True)
