@@ -210,7 +210,8 @@ def study(
     def add(tier: str, task: str, found: Iterator[tuple[dict, np.ndarray]]) -> None:
         for what, crops in found:
             row = {"tier": tier, "task": task, **what}
-            row["psnr"] = round(float(np.mean([psnr(one, two) for one, two in zip(crops, part.crops, strict=True)])), 1)
+            decibels = [min(99.0, psnr(one, two)) for one, two in zip(crops, part.crops, strict=True)]
+            row["psnr"] = round(float(np.mean(decibels)), 1)
             row["ssim"] = round(structural_similarity(crops, part.crops), 2)
             for judge in panel:
                 other, own = judge.rates(crops, data)
@@ -218,6 +219,7 @@ def study(
             rows.append(row)
             print(*(f"{name} {value}" for name, value in row.items()), sep="; ", flush=True)
 
+    add("none", "any", iter([({"picture": "original"}, part.crops)]))
     for number, task in enumerate(tasks):
         config = TransformConfig(task=task, preset=preset, model=model, similarity_limit=1.0)
         transform = load_diffprivacy_transform(config)
