@@ -33,6 +33,7 @@ from pipelines.config import JobConfig
 from pipelines.decisions import decisions_digest, keep_decisions
 from pipelines.errors import MisuseError, ShardError
 from pipelines.formats import Shard, data_digest, name_problem
+from pipelines.journal import Journal
 from pipelines.lease import hold_lease
 from pipelines.policy import Decision
 from pipelines.pseudonyms import read_mapping
@@ -78,12 +79,18 @@ class Job:
         self._audit_waits = False
         self._keys = keys
         self.decisions: dict[str, tuple[Decision, ...]] = {}
+        # Ray's driver outlives its workers and finds the sample that kills them by itself.
+        self._journal = Journal(target) if config.engine == "beam" else None
 
     @property
     def keeps_keys(self) -> bool:
         return self.config.transform.recovery != "none"
 
     def worker_settings(self, poison: frozenset[tuple[str, int]] = frozenset()) -> WorkerSettings:
+        if self._journal is not None:
+            return WorkerSettings(
+                self.config, self.source.url, self.run_id, self._journal.poison, self.decisions, self._journal.suspects
+            )
         return WorkerSettings(self.config, self.source.url, self.run_id, poison, self.decisions)
 
     def shard_job(self, shard: Shard, sidecars: tuple[tuple[str, int], ...] = ()) -> ShardJob:
@@ -165,6 +172,8 @@ class Job:
             state = "finished" if report.ok else "failed"
             self._write_state(_RUN, {"run": self.run_id, "state": state, "audit": report.audit, "failed": report.shards_failed})
             self.target.remove_tree(STAGING)
+            if self._journal is not None:
+                self._journal.forget(self.records)
         report.seconds = time.monotonic() - self._started
         report.check()
         return report
@@ -180,6 +189,8 @@ class Job:
     def prepare(self) -> None:
         """Refuse another configuration, finish what dead runs prepared, remove their debris, and plan."""
         self._check_state()
+        if self._journal is not None:
+            self._journal.add_dead_runs()
         rolled = self._roll_forward()
         self.shards = self._list_shards()
         self.decisions = keep_decisions(self.target, self.config.decisions, {shard.name for shard in self.shards})

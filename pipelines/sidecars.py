@@ -1,8 +1,8 @@
 """Fields beside the pictures that may tell who is in them: boxes, landmarks, embeddings, more pictures, unread files.
 
 Rule "report" (the default): such a field is counted by kind and place in commit records and closing table, and published as it
-was. Rule "refuse": a shard that holds one of REFUSED is not published. Rule "drop": what is one of REFUSED is left out, a key of
-a JSON document, otherwise the whole field, column or file. The release gate counts what is there again. They are found
+was. Rule "refuse": a shard that holds one of REFUSED is not published. Rule "drop": what is one of REFUSED is left out, a key
+of a JSON document, otherwise the whole field, column or file. The release gate counts what is there again. They are found
 
     by name   a field, column or JSON key one of whose words is in WORDS ("face_bbox", "arcfaceEmbedding", "kps")
     by type   a number array of 64 or more values in one dimension (an embedding), of five or more points (landmarks), or of the

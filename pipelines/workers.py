@@ -12,6 +12,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from keys.context import ShardContext
 from keys.recipients import Recipient
@@ -39,6 +40,7 @@ class WorkerSettings:
 
     Attributes:
         poison: (shard, index) of samples that must not be touched again: they killed a worker.
+        suspects: (shard, index) of samples that are worked on alone, so that a dead worker's note names one (`pipelines.journal`).
         decisions: shard -> what reviewers decided about its pictures.
     """
 
@@ -47,6 +49,7 @@ class WorkerSettings:
     run_id: str
     poison: frozenset[tuple[str, int]] = frozenset()
     decisions: dict[str, tuple[Decision, ...]] = field(default_factory=dict)
+    suspects: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -86,14 +89,17 @@ class DetectWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         fix_threads()
         self._target = Folder(settings.config.dst)
-        self._run_id = settings.run_id
+        self._run_id, self._suspects = settings.run_id, settings.suspects
         self._finder = Finder(settings.config, settings.decisions)
         fix_threads()
         note_identity(self._target, self._run_id, "detector", self._finder.identity)
 
     def detect(self, samples: Sequence[Sample]) -> list[DetectedSample | QuarantinedSample]:
-        with working_on(self._target, self._run_id, samples):
-            return self._finder.detect(samples)
+        found: list[DetectedSample | QuarantinedSample] = []
+        for group in _suspects_alone(samples, self._suspects):
+            with working_on(self._target, self._run_id, group):
+                found += self._finder.detect(group)
+        return found
 
 
 class ProtectWorker:
@@ -105,7 +111,7 @@ class ProtectWorker:
         fix_threads()
         config = settings.config
         self._dataset, self._digest, self._run_id = config.dataset, settings.digest, settings.run_id
-        self._target = Folder(config.dst)
+        self._target, self._suspects = Folder(config.dst), settings.suspects
         keeps = config.transform.recovery != "none"
         self._recipients = [Recipient.load(path) for path in config.recipients] if keeps else []
         self._keys = key_source()
@@ -121,10 +127,11 @@ class ProtectWorker:
         for sample in samples:
             if sample.found:
                 by_shard[sample.shard].append(sample)
-        with working_on(self._target, self._run_id, [s for many in by_shard.values() for s in many]):
-            for shard, many in by_shard.items():
-                outcomes, sealed = self._one_shard(shard, many)
-                results += write_part(self._target, self._run_id, outcomes, sealed)
+        for shard, many in by_shard.items():
+            for group in _suspects_alone(many, self._suspects):
+                with working_on(self._target, self._run_id, group):
+                    outcomes, sealed = self._one_shard(shard, list(group))
+                    results += write_part(self._target, self._run_id, outcomes, sealed)
         return results
 
     def _one_shard(
@@ -144,6 +151,17 @@ def _unrecoverable(outcome: ProtectedSample | QuarantinedSample) -> ProtectedSam
         return outcome
     faces = tuple(type(face)(**{**vars(face), "recoverable": False}) for face in outcome.faces)
     return ProtectedSample(**{**vars(outcome), "faces": faces})
+
+
+_AnySample = TypeVar("_AnySample", Sample, DetectedSample)
+
+
+def _suspects_alone(samples: Sequence[_AnySample], suspects: frozenset[tuple[str, int]]) -> list[Sequence[_AnySample]]:
+    """All together, but each suspect by itself."""
+    if not suspects:
+        return [samples]
+    others = [sample for sample in samples if (sample.shard, sample.index) not in suspects]
+    return [others, *([sample] for sample in samples if (sample.shard, sample.index) in suspects)]
 
 
 @contextlib.contextmanager
