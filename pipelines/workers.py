@@ -40,7 +40,7 @@ class WorkerSettings:
 
     Attributes:
         poison: (shard, index) of samples that must not be touched again: they killed a worker.
-        suspects: (shard, index) of samples that are worked on alone, so that a dead worker's note names one (`pipelines.journal`).
+        suspects: (shard, index) of samples that are worked on alone (`pipelines.journal`).
         decisions: shard -> what reviewers decided about its pictures.
     """
 
@@ -161,7 +161,7 @@ def _suspects_alone(samples: Sequence[_AnySample], suspects: frozenset[tuple[str
     if not suspects:
         return [samples]
     others = [sample for sample in samples if (sample.shard, sample.index) not in suspects]
-    return [others, *([sample] for sample in samples if (sample.shard, sample.index) in suspects)]
+    return [others, *[[sample] for sample in samples if (sample.shard, sample.index) in suspects]]
 
 
 @contextlib.contextmanager
