@@ -4,9 +4,10 @@ Missed faces are looked for in the originals, by the detector at a lower thresho
 faces table overlaps is shown. Without the originals only what the table says can be shown, with crops of published pictures.
 """
 
+import dataclasses
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Case:
     kind: str
     box: Box
     detail: str
-    crop: bytes = field(repr=False)
+    crop: bytes = dataclasses.field(repr=False)
 
 
 def find_cases(
