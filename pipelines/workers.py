@@ -161,7 +161,9 @@ def _suspects_alone(samples: Sequence[_AnySample], suspects: frozenset[tuple[str
     if not suspects:
         return [samples]
     others = [sample for sample in samples if (sample.shard, sample.index) not in suspects]
-    return [others, *[[sample] for sample in samples if (sample.shard, sample.index) in suspects]]
+    groups: list[Sequence[_AnySample]] = [others]
+    groups += [[sample] for sample in samples if (sample.shard, sample.index) in suspects]
+    return groups
 
 
 @contextlib.contextmanager
