@@ -10,6 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.face_options import (
+    Aligned,
+    Boxes,
+    BoxFormat,
+    Consent,
+    Detect,
+    FacesTable,
+    Gallery,
+    GallerySimilarity,
+    IdentityRootFile,
+    Landmarks,
+    Leave,
+    MinScore,
+    MinSize,
+    Pseudonym,
+    Treat,
+    face_settings,
+)
 from jobs.output import FOUND_WRONG, OUTPUT, print_table
 from jobs.passphrases import PassphraseFile
 from jobs.sanitize import _only_given, job_from, run_job
@@ -39,6 +57,24 @@ def scrub(
     strip_metadata: Annotated[
         str | None, typer.Option(help="Whose EXIF, XMP, comments and thumbnails go: changed pictures', or all.")
     ] = None,
+    boxes: Boxes = None,
+    box_format: BoxFormat = None,
+    landmarks: Landmarks = None,
+    detect: Detect = None,
+    aligned: Aligned = None,
+    pseudonym: Pseudonym = None,
+    identity_root: IdentityRootFile = None,
+    min_size: MinSize = None,
+    min_score: MinScore = None,
+    leave: Leave = None,
+    treat: Treat = None,
+    consent: Consent = None,
+    gallery: Gallery = None,
+    gallery_similarity: GallerySimilarity = None,
+    faces_table: FacesTable = None,
+    strip_metadata: Annotated[
+        str | None, typer.Option(help="Whose EXIF, XMP, comments and thumbnails go: changed pictures', or all.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="ray or beam.")] = None,
     actors: Annotated[int | None, typer.Option(min=0, help="Actors per stage; 0 lets the pools grow with the cluster.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPU share per protecting actor: 0, 1/n or a whole number.")] = None,
@@ -55,7 +91,7 @@ def scrub(
         list[str] | None, typer.Option(help='A kind of finding and how many pass: "metadata", "sidecar: box=12". Repeatable.')
     ] = None,
     allow_gallery: Annotated[
-        bool, typer.Option("--allow-gallery", help="Let the job file's consent gallery leave faces as they are.")
+        bool, typer.Option("--allow-gallery", help="Let the consent gallery leave faces as they are.")
     ] = False,
     gate_only: Annotated[bool, typer.Option("--gate-only", help="Look at a DST that was scrubbed before.")] = False,
     report_file: Annotated[Path | None, typer.Option("--report", help="Write everything that was found, as JSON.")] = None,
@@ -76,6 +112,23 @@ def scrub(
             transform=transform, model=model, recognizer=recognizer, preset=preset, recovery="none", task="anonymize"
         ),
         workers=_only_given(detect_actors=actors, protect_actors=actors, protect_gpus=gpus),
+        **face_settings(
+            boxes=boxes,
+            box_format=box_format,
+            landmarks=landmarks,
+            detect=detect,
+            aligned=aligned,
+            pseudonym=pseudonym,
+            identity_root=identity_root,
+            min_size=min_size,
+            min_score=min_score,
+            leave=leave,
+            treat=treat,
+            consent=consent,
+            gallery=gallery,
+            gallery_similarity=gallery_similarity,
+            faces_table=faces_table,
+        ),
     )
     job = job_from(config, given)
     if job.rules.gallery and not allow_gallery:
