@@ -72,9 +72,6 @@ def scrub(
     gallery: Gallery = None,
     gallery_similarity: GallerySimilarity = None,
     faces_table: FacesTable = None,
-    strip_metadata: Annotated[
-        str | None, typer.Option(help="Whose EXIF, XMP, comments and thumbnails go: changed pictures', or all.")
-    ] = None,
     engine: Annotated[str | None, typer.Option(help="ray or beam.")] = None,
     actors: Annotated[int | None, typer.Option(min=0, help="Actors per stage; 0 lets the pools grow with the cluster.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPU share per protecting actor: 0, 1/n or a whole number.")] = None,
