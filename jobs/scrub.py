@@ -194,7 +194,7 @@ def pass_gate(
         raise MisuseError(f"DST {job.dst} does not exist.", advice="Run without --gate-only.")
     with hold_lease(target, f"gate-{uuid.uuid4().hex[:8]}"):
         withdraw_manifest(job.dst)
-        report = check_release(job.src, job.dst, settings, format=job.format)
+        report = check_release(job.src, job.dst, settings, format=job.format, processes=job.workers.detect_actors)
         if not report.clean:
             return report, None
         name = write_manifest(job.dst, report, key, int(time.time()))

@@ -104,6 +104,14 @@ class GateReport:
     tools: dict[str, str] = field(default_factory=dict)
     highest_similarity: dict[str, float] = field(default_factory=dict)
 
+    def add(self, other: "GateReport") -> None:
+        """Take in what was found elsewhere in the same dataset."""
+        self.findings += other.findings
+        self.counts.update(other.counts)
+        self.tools |= other.tools
+        for which, value in other.highest_similarity.items():
+            self.highest_similarity[which] = max(value, self.highest_similarity.get(which, -1.0))
+
     @property
     def found(self) -> dict[str, int]:
         """How often each kind was found, all kinds named."""

@@ -1,13 +1,17 @@
 """The gate over a whole dataset: every shard that SRC has, every file that DST holds."""
 
 import json
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any
 
 from diffpriv.detectors import load_detector
 from diffpriv.errors import DiffPrivError
 from diffpriv.recognizers import Recognizer, load_recognizer
-from pipelines.errors import MisuseError
+from pipelines.errors import JobError, MisuseError
 from pipelines.formats import Shard, data_digest, shard_format
 from pipelines.gate.findings import Finding, GateReport, GateSettings
 from pipelines.gate.lookout import Lookout
@@ -29,12 +33,15 @@ def check_release(
     *,
     format: str = "auto",
     progress: Callable[[int, int], None] | None = None,
+    processes: int = 1,
 ) -> GateReport:
     """Look at everything that is published in DST, against the originals in SRC. Writes nothing.
 
     Args:
         progress: (shards done, shards).
+        processes: how many look at shards at once; the answer does not depend on it.
     Raises:
+        JobError: a process died.
         MisuseError: SRC or DST holds nothing, or a detector does not exist.
         DetectorError: a detector cannot be loaded.
     """
@@ -53,11 +60,57 @@ def check_release(
     recognizer = _recognizer(settings, report)
     fix_threads()
     report.tools |= {"gate detector": lookout.identity, "gate recogniser": recognizer.identity if recognizer else "by region"}
-    for number, record in enumerate(published):
-        _check_shard(Folder(source.url), Folder(dst), record, report, lookout, recognizer)
+    looks = _Looks(source.url, dst, report.dataset, settings, with_recognizer=recognizer is not None)
+    if processes > 1 and len(published) > 1:
+        answers = _in_processes(looks, published, min(processes, len(published)))
+    else:
+        answers = (looks.at(record, lookout, recognizer) for record in published)
+    for number, answer in enumerate(answers):
+        report.add(answer)
         if progress is not None:
             progress(number + 1, len(published))
     return report
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """How to look at one shard; plain values, so that any process can."""
+
+    source_url: str
+    dst: str
+    dataset: str
+    settings: GateSettings
+    with_recognizer: bool
+
+    def at(self, record: dict[str, Any], lookout: Lookout, recognizer: Recognizer | None) -> GateReport:
+        answer = GateReport(self.dataset, self.settings)
+        _check_shard(Folder(self.source_url), Folder(self.dst), record, answer, lookout, recognizer)
+        return answer
+
+
+def _in_processes(looks: _Looks, published: list[dict[str, Any]], processes: int) -> Iterator[GateReport]:
+    """Answers in the shards' order, from processes that load the models once each."""
+    start = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=start, initializer=_load, initargs=(looks,)) as pool:
+        try:
+            yield from pool.map(_look, published)
+        except BrokenProcessPool:
+            raise JobError("a process of the release gate died.", advice="It may be short of memory: give fewer.") from None
+
+
+_LOADED: list[tuple[_Looks, Lookout, Recognizer | None]] = []  # of this process
+
+
+def _load(looks: _Looks) -> None:
+    fix_threads()
+    recognizer = load_recognizer(looks.settings.recognizer) if looks.with_recognizer else None
+    _LOADED.append((looks, Lookout(_detectors(looks.settings)), recognizer))
+    fix_threads()
+
+
+def _look(record: dict[str, Any]) -> GateReport:
+    looks, lookout, recognizer = _LOADED[-1]
+    return looks.at(record, lookout, recognizer)
 
 
 def _records(target: Folder) -> list[dict[str, Any]]:
