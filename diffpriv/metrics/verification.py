@@ -13,6 +13,7 @@ import numpy as np
 REPLICATES = 200  # of the bootstrap
 MOST_IMPOSTORS = 400_000  # pairs of strangers looked at per replicate; more change no digit
 LEVEL = 0.95
+DECIMALS = 4
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Trial:
     """Every probe against every gallery face.
 
     Attributes:
-        scores: (probes, gallery), higher is more alike.
+        scores: (probes, gallery), higher is more alike; rounded to DECIMALS, since kernels give equal pictures scores that
+            differ in their last bits, and such a difference must never decide who is who.
         probe_person, gallery_person: (probes,), (gallery,) whole numbers that name people.
         probe_photo, gallery_photo: whole numbers; a probe and a gallery face of one number come from one and the same photo.
     """
@@ -44,6 +46,9 @@ class Trial:
     gallery_person: np.ndarray
     probe_photo: np.ndarray
     gallery_photo: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", np.round(np.asarray(self.scores, np.float64), DECIMALS))
 
     @property
     def same_person(self) -> np.ndarray:
