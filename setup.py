@@ -8,6 +8,7 @@ JUDGES = ["dlib-bin>=20.0; platform_machine == 'x86_64'", "face_recognition_mode
 BEAM = ["apache-beam>=2.77"]
 AWS = ["boto3>=1.40", "s3fs>=2025.3"]
 PKCS11 = ["python-pkcs11>=0.9"]
+STABLE_DIFFUSION = ["transformers>=5.0"]
 TEST = ["pytest>=9", "hypothesis>=6.170", "ruff>=0.14", "mypy>=1.18", "types-PyYAML", "moto[server]>=5.1"]
 
 setup(
@@ -56,7 +57,8 @@ setup(
         "judges": JUDGES,
         "aws": AWS,
         "pkcs11": PKCS11,
-        "test": [*TEST, *BEAM, *AWS, *PKCS11],
+        "sd": STABLE_DIFFUSION,
+        "test": [*TEST, *BEAM, *AWS, *PKCS11, *STABLE_DIFFUSION],
     },
     entry_points={"console_scripts": ["diffpriv = jobs.cli:main"]},
 )
