@@ -23,7 +23,8 @@ def test_small_shapes_go_through_on_the_cpu(tmp_path: Path) -> None:
     (rows,) = json.loads(out.read_text())["profiles"].values()
     assert [row["batch"] for row in rows] == [1, 2]
     assert rows[0]["unet_evaluations"] == rows[1]["unet_evaluations"] > 5
-    assert rows[0]["tflop_per_face"] == pytest.approx(rows[1]["tflop_per_face"])
+    # What a batch costs once (its empty surroundings) is shared by its faces.
+    assert rows[0]["tflop_per_face"] == pytest.approx(rows[1]["tflop_per_face"], rel=0.05)
 
 
 def test_without_a_cuda_device_it_says_so() -> None:

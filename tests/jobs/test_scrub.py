@@ -62,7 +62,7 @@ def test_a_gate_without_recogniser_weights_fails_closed(scrubbed: Scrubbed, tmp_
     shutil.copytree(scrubbed.dst, dst)
     asked = ("--gate-only", "--gate-recognizer", tmp_path / "nothing")
     answer = scrubbed.run("scrub", scrubbed.src, dst, *scrubbed.options, *asked, expect=1)
-    assert "not checked: dataset: similarity to the originals: there are no recogniser weights" in answer.out
+    assert "not checked: dataset: similarity to the originals: There are no recogniser weights" in answer.out
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ class Edits:
 
     new: Mapping[tuple[int, str], bytes] = field(default_factory=dict)
     dropped: frozenset[int] = frozenset()
+    drop_sidecars: bool = False
 
     @property
     def changed(self) -> frozenset[tuple[int, str]]:
