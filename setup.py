@@ -9,7 +9,7 @@ BEAM = ["apache-beam>=2.77"]
 AWS = ["boto3>=1.40", "s3fs>=2025.3"]
 PKCS11 = ["python-pkcs11>=0.9"]
 STABLE_DIFFUSION = ["transformers>=5.0"]
-TEST = ["pytest>=9", "hypothesis>=6.170", "ruff>=0.14", "mypy>=1.18", "types-PyYAML", "moto[server]>=5.1"]
+TEST = ["pytest>=9", "hypothesis>=6.170", "ruff>=0.14", "mypy>=1.18", "types-PyYAML", "moto[server]>=5.1", "datasets>=4"]
 
 setup(
     name="diffpriv",
