@@ -1,5 +1,6 @@
 """Every example in examples/ is run, inside the pipeline that it shows; each face it publishes can be opened again."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -179,5 +180,46 @@ def test_a_kill_in_the_middle_leaves_no_protected_row_without_its_record(
     for shard in handed_on:
         data = store.get("photos", shard)
         assert KeyFile.parse(data, dataset="photos", shard=shard).open_face("a", 0, keyring.recipient_key).payload
+        (event,) = segments.get(segment_id("photos", shard)).events()
+        assert event.facts["key_file_sha256"] == hashlib.sha256(data).hexdigest()
+
+
+RAY_KILLED = """
+import json, sys
+import ray
+from examples.ray_data import main
+ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR")
+ray.data.DataContext.get_current().target_max_block_size = 100_000
+main(*sys.argv[1:6], **json.loads(sys.argv[6]))
+"""
+
+
+def test_a_killed_ray_pipeline_leaves_no_written_row_without_its_record(tmp_path: Path, keyring: Keyring) -> None:
+    """Maps before and after, rows written out block by block, and the driver with all its workers killed in the middle."""
+    picture = encoded(astronaut(160), "PNG")
+    names = [f"{index:03d}" for index in range(400)]
+    table = pa.table({"name": names, "image": pa.array([picture] * len(names), pa.binary()), "licence": ["CC0"] * len(names)})
+    photos, out, keys, audit = (tmp_path / name for name in ("photos.parquet", "out", "keys", "audit"))
+    pq.write_table(table, photos, row_group_size=8)
+    arguments = [str(photos), str(out), str(keys), str(audit), str(keyring.files.recipient), json.dumps(FILL)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment.pop("RAY_ADDRESS", None)
+    process = subprocess.Popen([sys.executable, "-c", RAY_KILLED, *arguments], env=environment, start_new_session=True)
+    give_up = time.monotonic() + 120
+    while process.poll() is None and len(list(out.glob("*.parquet"))) < 2 and time.monotonic() < give_up:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    rows: list[dict[str, Any]] = []
+    for path in out.glob("*.parquet"):
+        with contextlib.suppress(pa.ArrowInvalid):  # the file that was being written
+            rows += pq.read_table(path).to_pylist()
+    assert rows
+    store, segments = KeyStore(keys), AuditSegments(f"{audit}/segments")
+    for row in rows:
+        assert row["faces"] == 1
+        shard = row["diffpriv_shard"]
+        data = store.get("photos", shard)
+        assert KeyFile.parse(data, dataset="photos", shard=shard).open_face(row["name"], 0, keyring.recipient_key).payload
         (event,) = segments.get(segment_id("photos", shard)).events()
         assert event.facts["key_file_sha256"] == hashlib.sha256(data).hexdigest()
