@@ -21,9 +21,6 @@ class Surroundings:
     latent: torch.Tensor  # (batch, 8, 16, 16)
     mask: torch.Tensor  # (batch, 1, 16, 16) in [0, 1], 1 where blanked
 
-    def rows(self, index: slice) -> "Surroundings":
-        return Surroundings(self.latent[index], self.mask[index])
-
 
 @dataclass(frozen=True)
 class Prediction:

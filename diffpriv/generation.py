@@ -4,15 +4,11 @@ import numpy as np
 import torch
 
 from diffpriv.keyed_noise import keyed_normal
-from diffpriv.latents import decode_latents
 from diffpriv.pipeline import DiffPrivacyPipeline
-from diffpriv.sampling import Conditions, sample
 from diffpriv.transforms.diffprivacy import to_pixels
 from diffpriv.weights import load_pipeline, resolve_model
 
 STEPS = 16
-CONTRAST = 2.0
-TEMPERATURE = 0.9
 
 
 def generate_faces(count: int, seed: bytes, pipeline: DiffPrivacyPipeline | None = None) -> np.ndarray:
@@ -30,11 +26,8 @@ def generate_faces(count: int, seed: bytes, pipeline: DiffPrivacyPipeline | None
 
 @torch.no_grad()
 def _generate_one(pipeline: DiffPrivacyPipeline, seed: bytes, index: int) -> np.ndarray:
-    msi, surroundings = pipeline.msi, pipeline.nothing_around(1)
+    msi = pipeline.msi
     person = torch.from_numpy(keyed_normal(seed, f"nobody/{index}", (1, msi.config["prior_rank"]))).to(pipeline.device)
     features = msi.features_of_nobody(person, near=msi.prior_mean[None], share=0.0)
-    noise = torch.from_numpy(keyed_normal(seed, f"face/{index}", surroundings.latent.shape)).to(pipeline.device)
-    conditions = Conditions(msi.stage_tokens(features), msi.null_stage_tokens(1), surroundings)
-    timesteps = pipeline.denoiser.timesteps(STEPS)
-    latent = sample(TEMPERATURE * noise, timesteps, conditions, pipeline.denoiser, order=2, contrast=CONTRAST)
-    return to_pixels(decode_latents(pipeline.vae, latent))
+    noise = torch.from_numpy(keyed_normal(seed, f"face/{index}", (1, *pipeline.latent_shape))).to(pipeline.device)
+    return to_pixels(pipeline.generate(features, noise, steps=STEPS))

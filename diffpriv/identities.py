@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from diffpriv.keyed_noise import keyed_normal
-from diffpriv.latents import decode_latents
-from diffpriv.sampling import Conditions, sample
 
 if TYPE_CHECKING:
     from diffpriv.pipeline import DiffPrivacyPipeline
 
 CANDIDATES = 4
 STEPS = 12
-CONTRAST = 2.0
-TEMPERATURE = 0.9
 PULL = 3.0  # weight of the identity's embedding in the energy, against 1 for the push away from the original
 SHARED_NOISE = 1.0  # share of the starting noise's variance that all photos of a person have in common
 REMEMBERED = 4096  # identities per process, about 10 KB each
@@ -64,12 +60,8 @@ class IdentityMaker:
         features = msi.features_of_nobody(torch.from_numpy(person).to(pipeline.device), msi.prior_mean[None], 0.0)
         drawn = keyed_normal(seed, "identity/noise", (CANDIDATES, *pipeline.latent_shape))
         noise = torch.from_numpy(drawn).to(pipeline.device)
-        conditions = Conditions(
-            msi.stage_tokens(features), msi.null_stage_tokens(CANDIDATES), pipeline.nothing_around(CANDIDATES)
-        )
-        timesteps = pipeline.denoiser.timesteps(STEPS)
-        latent = sample(TEMPERATURE * noise, timesteps, conditions, pipeline.denoiser, order=2, contrast=CONTRAST)
-        embedded = pipeline.recognizer.embed_canonical(decode_latents(pipeline.vae, latent).clamp(-1, 1))
+        crops = pipeline.generate(features, noise, steps=STEPS).clamp(-1, 1)
+        embedded = pipeline.recognizer.embed_canonical(crops)
         # All of a recogniser's embeddings point roughly one way; the candidates' mean tells which.
         chosen = int((embedded @ embedded.mean(0)).argmin())
         return SyntheticIdentity(features[chosen], noise[chosen], embedded[chosen])

@@ -34,6 +34,8 @@ from diffpriv.sampling import Conditions, Guide, Keep, sample
 from diffpriv.schedules import scheduled_tokens
 from diffpriv.sketches import apply_sketch, face_places, make_sketch
 
+ALONE_CONTRAST, ALONE_TEMPERATURE = 2.0, 0.9  # of faces that are generated alone
+
 
 @dataclass(frozen=True, eq=False)
 class KeyOutput:
@@ -150,7 +152,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             task: "anonymize" or "hide". attempt: 0, 1, …: enters the noise, and later attempts push harder.
             identity_seeds: n of them where some faces of `anonymize` get an identity that they share (`diffpriv.identities`).
         """
-        noise = preset.temperature * self._keyed_noise(seeds, f"start/{attempt}")
+        noise = preset.temperature * self._keyed_normal(seeds, f"start/{attempt}", self.latent_shape)
         # Later attempts of `anonymize` forget key-E altogether.
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
         own = self.msi.dequantise(key_e)
@@ -185,9 +187,22 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         return ProtectOutput(self._in_place(latent, crops).clamp(-1, 1))
 
     def _features_of_nobody(self, seeds: Sequence[bytes], attempt: int, own: torch.Tensor, share: float) -> torch.Tensor:
-        rank = int(self.msi.config["prior_rank"])
-        drawn = np.stack([keyed_normal(seed, f"nobody/{attempt}", (rank,)) for seed in seeds])
-        return self.msi.features_of_nobody(torch.from_numpy(drawn).to(self.device), own, share if attempt == 0 else 0.0)
+        drawn = self._keyed_normal(seeds, f"nobody/{attempt}", (int(self.msi.config["prior_rank"]),))
+        return self.msi.features_of_nobody(drawn, own, share if attempt == 0 else 0.0)
+
+    @torch.no_grad()
+    def generate(self, features: torch.Tensor, noise: torch.Tensor, *, steps: int) -> torch.Tensor:
+        """Whole crops of people who do not exist, (n, 3, size, size), not clamped: no surroundings, no guidance, float32.
+
+        Args:
+            features: of nobody, (n, depths, dim). noise: (n, *latent_shape) of unit variance.
+        """
+        count = len(features)
+        null_tokens, nothing_around = self.msi.null_stage_tokens(count), self.nothing_around(count)
+        conditions = Conditions(self.msi.stage_tokens(features), null_tokens, nothing_around)
+        start, timesteps = ALONE_TEMPERATURE * noise, self.denoiser.timesteps(steps)
+        latent = sample(start, timesteps, conditions, self.denoiser, order=2, contrast=ALONE_CONTRAST)
+        return decode_latents(self.vae, latent)
 
     def _keep(self, crops: torch.Tensor, noise: torch.Tensor) -> Keep:
         """What a denoiser that is not told of the surroundings needs: they are put back, as noisy as the rest, at each step."""
@@ -203,9 +218,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.arithmetic == torch.bfloat16)
 
-    def _keyed_noise(self, seeds: Sequence[bytes], label: str) -> torch.Tensor:
-        drawn = [keyed_normal(seed, label, self.latent_shape) for seed in seeds]
-        return torch.from_numpy(np.stack(drawn)).to(self.device)
+    def _keyed_normal(self, seeds: Sequence[bytes], label: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([keyed_normal(seed, label, shape) for seed in seeds])).to(self.device)
 
     def _guide(self, energy: Energy, crops: torch.Tensor, scale: float) -> Guide:
         """Energy guidance inside the face mask, for what the viewer would see."""
@@ -233,10 +247,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         people: Mapping[int, SyntheticIdentity],
     ) -> Energy:
         if task == "hide":
-            region = torch.from_numpy(face_mask(crops.shape[-1])).to(crops)
-            return HidingEnergy(self.recognizer, crops, region, push=2.0, distance=0.5)
-        drawn = np.stack([keyed_normal(seed, "direction", (self.recognizer.config["dim"],)) for seed in seeds])
-        directions = functional.normalize(torch.from_numpy(drawn).to(crops), dim=1)
+            return HidingEnergy(self.recognizer, crops, self._blend(crops)[0, 0], push=2.0, distance=0.5)
+        directions = functional.normalize(self._keyed_normal(seeds, "direction", (self.recognizer.config["dim"],)), dim=1)
         for row, person in people.items():
             directions[row] = PULL * person.embedding
         return IdentityEnergy([self.recognizer], crops, preset.margin, [directions])
