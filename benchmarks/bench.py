@@ -134,7 +134,7 @@ class Bench:
 
         per_shard = max(10, min(self._sizes) // 8)
         found = compare(self._work / "growth", self._photos, self._sizes, seed=self._seed, per_shard=per_shard)
-        self._ratio("f CPU per sample, largest / middle size", found["ratios"]["cpu per sample"])
+        self._ratio("f CPU of a further sample, last stretch / first", found["ratios"]["cpu per sample"])
         for role, ratio in found["ratios"]["memory"].items():
             self._ratio(f"f peak memory of the {role}", ratio)
         return found

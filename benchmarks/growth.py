@@ -5,16 +5,19 @@
 Each dataset is made from the photos in PHOTOS (any JPEGs below it; without it, pictures that ship with scikit-image and
 insightface), reduced to SIDE pixels, each sample cropped, lit and compressed a little differently so that no two are
 byte-identical, 250 to a shard. The job runs in a process of its own, and this one watches its processes:
-    memory     unique set size, which leaves the shared object store out, at its peak, of the driver and of the largest actor
-               of each kind
-    CPU        seconds of all its processes (engine included) per sample, between the first shard committed and the last:
-               starting the engine costs the same whatever the size
-    wall       seconds per sample over the same stretch; means little on a busy machine
-Prints ratios of the largest to the middle size and exits 1 if memory is over 1.2 times or CPU over 1.1 times. WORK holds
-photos of people afterwards: keep it out of the repository.
+    memory     anonymous resident memory at its peak, of the driver and of the largest process of each kind: what they allocate
+               themselves. The object store and the pages of libraries are left out: all processes share them, so that unique
+               set size would jump up for whoever ends last.
+    CPU        seconds of all its processes (engine included) for a further sample: the slope of CPU time over committed
+               samples, in stretches of one run (from 1,000 to 2,000 samples, from there to the middle, and so on), and from one
+               run to the next larger one. What starting costs is in neither.
+Prints both, and exits 1 if peak memory at the largest size is over 1.2 times that at the middle one, or if a further sample
+costs over 1.1 times as much in the last stretch of the largest run as in its first after the smallest size. WORK holds photos of
+people afterwards: keep it out of the repository.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 import subprocess
@@ -122,8 +125,8 @@ def measure(work: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
     """Run a job and watch it.
 
     Returns:
-        counts; peak_mb: role -> largest unique set size of one process; and of the steady stretch between the first commit
-        and the last: samples, faces, cpu_s, wall_s.
+        counts; peak_mb: role -> largest anonymous memory of one process; points: [samples committed, CPU seconds so far]; and
+        of the steady stretch between the first commit and the last: samples, faces, cpu_s, wall_s.
     Raises:
         SystemExit: the job failed.
     """
@@ -150,8 +153,8 @@ def measure(work: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
                 with one.oneshot():
                     used, role = one.cpu_times(), _role(one, process.pid)
                     cpu[one.pid, one.create_time()] = used.user + used.system
-                peak[role] = max(peak.get(role, 0.0), one.memory_full_info().uss / 1e6)
-            except psutil.Error:
+                peak[role] = max(peak.get(role, 0.0), _own_memory(one) / 1e6)
+            except (psutil.Error, OSError):
                 continue
         lines = told.read_text().splitlines() if told.exists() else []
         if lines:
@@ -170,6 +173,7 @@ def measure(work: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(report["seconds"], 1),
         "cpu_s": round(sum(cpu.values()), 1),
         "peak_mb": {role: round(value, 1) for role, value in sorted(peak.items())},
+        "points": [[samples, round(seconds, 2)] for _, seconds, samples, _ in points],
         "steady": {
             "samples": last[2] - first[2],
             "faces": last[3] - first[3],
@@ -194,8 +198,28 @@ def _role(process: Any, driver: int) -> str:
     return next((role for part, role in ROLES.items() if part in name), "engine")
 
 
-def per_sample(run: dict[str, Any], what: str) -> float:
-    return float(run["steady"][what] / run["steady"]["samples"])
+def _own_memory(process: Any) -> int:
+    """Bytes of anonymous resident memory; unique set size where the system does not tell."""
+    status = Path(f"/proc/{process.pid}/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    return int(process.memory_full_info().uss)
+
+
+def slopes(points: list[list[float]], edges: list[int]) -> dict[str, float]:
+    """CPU seconds of a further sample between neighbouring edges, by least squares; stretches without two points are left out."""
+    found = {}
+    for low, high in itertools.pairwise(edges):
+        inside = np.array([point for point in points if low <= point[0] <= high], float)
+        if len(inside) >= 2:
+            found[f"{low} to {high}"] = float(np.polyfit(inside[:, 0], inside[:, 1], 1)[0])
+    return found
+
+
+def stretches(sizes: list[int]) -> list[int]:
+    """Edges from the smallest size to the largest; the last stretch, mostly by far the longest, is cut in two."""
+    return sorted({*sizes, (sorted(sizes)[-2] + max(sizes)) // 2})
 
 
 def compare(
@@ -218,19 +242,31 @@ def compare(
         shutil.rmtree(work / f"run-{size}/data", ignore_errors=True)
         shown = runs[size]
         print(
-            f"{size:7,d} samples {shown['faces']:7,d} faces  CPU {1000 * per_sample(shown, 'cpu_s'):6.1f} ms a sample, "
-            f"wall {1000 * per_sample(shown, 'wall_s'):6.1f}  peak MB "
-            + ", ".join(f"{role} {value:.0f}" for role, value in shown["peak_mb"].items() if role != "engine"),
+            f"{size:7,d} samples {shown['faces']:7,d} faces {shown['seconds']:7.0f} s, CPU {shown['cpu_s']:6.0f} s  peak MB "
+            + ", ".join(f"{role} {value:.0f}" for role, value in shown["peak_mb"].items()),
             flush=True,
         )
     small, large = sorted(runs)[-2:]
+    within = slopes(runs[large]["points"], stretches(sizes))
+    if len(within) < 2:
+        raise SystemExit("the largest job was over before its cost could be watched: give it more samples")
+    between = {
+        f"{low} to {high}": (runs[high]["cpu_s"] - runs[low]["cpu_s"]) / (high - low)
+        for low, high in itertools.pairwise(sorted(runs))
+    }
     watched = [role for role in ("driver", "detect actor", "protect actor") if role in runs[small]["peak_mb"]]
     ratios = {
-        "cpu per sample": per_sample(runs[large], "cpu_s") / per_sample(runs[small], "cpu_s"),
-        "wall per sample": per_sample(runs[large], "wall_s") / per_sample(runs[small], "wall_s"),
+        "cpu per sample": list(within.values())[-1] / next(iter(within.values())),
         "memory": {role: runs[large]["peak_mb"].get(role, 0.0) / runs[small]["peak_mb"][role] for role in watched},
     }
-    return {"sizes": [small, large], "transform": transform, "side": side, "runs": runs, "ratios": ratios}
+    return {
+        "sizes": [small, large],
+        "transform": transform,
+        "side": side,
+        "runs": runs,
+        "cpu_s_of_a_further_sample": {"within the largest run": within, "from run to run": between},
+        "ratios": ratios,
+    }
 
 
 def flat(ratios: dict[str, Any]) -> bool:
@@ -264,9 +300,12 @@ def main() -> None:
         per_shard=arguments.per_shard,
     )
     ratios = result["ratios"]
-    print(f"{result['sizes'][1]:,} against {result['sizes'][0]:,} samples: CPU per sample {ratios['cpu per sample']:.3f} times")
+    for where, found in result["cpu_s_of_a_further_sample"].items():
+        shown = ", ".join(f"{stretch}: {1000 * seconds:.1f} ms" for stretch, seconds in found.items())
+        print(f"CPU of a further sample {where}, {shown}")
+    print(f"  last stretch against first: {ratios['cpu per sample']:.3f} times")
     for role, ratio in ratios["memory"].items():
-        print(f"  peak memory of the {role}: {ratio:.3f} times")
+        print(f"peak memory of the {role}, {result['sizes'][1]:,} samples against {result['sizes'][0]:,}: {ratio:.3f} times")
     if arguments.json:
         arguments.json.write_text(json.dumps({"environment": environment(arguments.seed)} | result, indent=1) + "\n")
     sys.exit(0 if flat(ratios) else 1)

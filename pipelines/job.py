@@ -70,7 +70,7 @@ class Job:
         keys = KeyStore(config.keys) if config.keys and self.keeps_keys else None
         self._commit = Commit(target, keys, self.segments)
         self.report = RunReport(run_id, config.dataset, self.digest)
-        self.records: dict[str, dict[str, Any]] = {}
+        self.committed: dict[str, str] = {}  # shard -> SHA-256 of its audit segment; a record itself is too large to keep
         self.shards: list[Shard] = []
         self.pending: list[Shard] = []
         self.samples_done = self.faces_done = 0
@@ -143,10 +143,14 @@ class Job:
         except ShardError as error:
             self.fail(prepared.shard, str(error))
             return
-        self.records[prepared.shard] = record
+        self._add(prepared.shard, record)
         self.report.shards_done += 1
         self.samples_done += record["counts"]["samples_in"]
         self.faces_done += record["counts"]["faces"]
+
+    def _add(self, shard: str, record: dict[str, Any]) -> None:
+        self.committed[shard] = record["segment"]["sha256"]
+        self.report.add_record(record)
 
     def fail(self, shard: str, reason: str) -> None:
         """A shard as a whole cannot be done. The others go on; the report is not ok."""
@@ -159,12 +163,11 @@ class Job:
             JobError: the counts do not add up.
         """
         report = self.report
-        report.add_records(record for _, record in sorted(self.records.items()))
         report.audit = "integrated" if self._log is not None else "waiting"
         if not report.nothing_to_do:
             self.begin()
             self._integrate(
-                [*self._waiting_run_segments(), *(segment_id(self.config.dataset, shard) for shard in self.records)]
+                [*self._waiting_run_segments(), *(segment_id(self.config.dataset, shard) for shard in self.committed)]
             )
             counts = {name.replace("samples_", "records_"): value for name, value in report.counts.items()}
             facts = {**counts, "shards": report.shards, "shards_failed": len(report.shards_failed)}
@@ -173,7 +176,7 @@ class Job:
             self._write_state(_RUN, {"run": self.run_id, "state": state, "audit": report.audit, "failed": report.shards_failed})
             self.target.remove_tree(STAGING)
             if self._journal is not None:
-                self._journal.forget(self.records)
+                self._journal.forget(self.committed)
         report.seconds = time.monotonic() - self._started
         report.check()
         return report
@@ -201,10 +204,10 @@ class Job:
         for shard in self.shards:
             record = read_record(self.target, shard.name)
             if record is not None and self._still_current(record, shard):
-                self.records[shard.name] = record
+                self._add(shard.name, record)
             else:
                 self.pending.append(shard)
-        self.report.shards_done_before = len(self.records)
+        self.report.shards_done_before = len(self.committed)
         self.report.rolled_forward = rolled
         last = self._read_state(_RUN) or {}
         self._audit_waits = last.get("audit") == "waiting"
@@ -282,7 +285,7 @@ class Job:
     def _integrate(self, ids: list[str]) -> None:
         if self._log is None:
             return
-        expected = {record["segment"]["id"]: record["segment"]["sha256"] for record in self.records.values()}
+        expected = {segment_id(self.config.dataset, shard): sha256 for shard, sha256 in self.committed.items()}
         self._log.integrate(self.segments, ids, {name: expected[name] for name in ids if name in expected})
 
     def _waiting_run_segments(self) -> list[str]:

@@ -4,14 +4,11 @@ Pictures travel between stages as encoded bytes; the driver sees small results o
 records; an error that Ray raises is the engine's or a dead worker's. After a death the driver looks for the sample that did it
 (workers leave a note of what they hold), quarantines it, and goes on with what is not committed yet.
 
-The only file that imports Ray.
+Nothing but this file and `ray_cluster` imports Ray.
 """
 
 import contextlib
 import json
-import logging
-import os
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
@@ -21,9 +18,10 @@ from keys.errors import DiffPrivError, StorageError
 from keys.sources import RandomKeySource
 from pipelines.assemble import ShardJob, assemble_shard
 from pipelines.config import JobConfig
-from pipelines.errors import JobError, MisuseError, ShardError
+from pipelines.errors import JobError, ShardError
 from pipelines.formats import Shard
 from pipelines.job import Job, Progress, open_job
+from pipelines.ray_cluster import READ_CPUS, cluster
 from pipelines.report import RunReport
 from pipelines.rows import from_table, to_table
 from pipelines.samples import DetectedSample, Sample, Stop
@@ -42,9 +40,6 @@ from pipelines.workers import (
 if TYPE_CHECKING:
     import pyarrow
 
-READ_CPUS = 0.5  # reading waits for storage more than it computes
-SMALLEST_CLUSTER = 4  # logical CPUs; with fewer, two actor pools and a reader starve each other without a word
-BLOCK_BYTES = 32 << 20
 ASSEMBLING_AT_ONCE = 4
 ROUNDS_WITHOUT_PROGRESS = 3
 
@@ -71,7 +66,7 @@ def run(
     with open_job(config, log_key) as job:
         if job.pending:
             job.begin()
-            with _cluster(config):
+            with cluster(config):
                 _run_rounds(job, key_source, progress)
         report = job.finish()
         if progress is not None:
@@ -83,14 +78,14 @@ def _run_rounds(job: Job, key_source: KeySourceFactory, progress: Callable[[Prog
     """Run the pipeline over what is pending until nothing is; again after each death of workers, while that leads anywhere."""
     poison: frozenset[tuple[str, int]] = frozenset()
     fruitless = 0
-    while pending := [s for s in job.pending if s.name not in job.records and s.name not in job.report.shards_failed]:
+    while pending := [s for s in job.pending if s.name not in job.committed and s.name not in job.report.shards_failed]:
         before = len(pending)
         try:
             _Round(job, pending, job.worker_settings(poison), key_source, progress).run()
             return
         except _WorkersDied as death:
             found = _find_poison(job, job.worker_settings(poison), key_source)
-            left = [s for s in pending if s.name not in job.records and s.name not in job.report.shards_failed]
+            left = [s for s in pending if s.name not in job.committed and s.name not in job.report.shards_failed]
             fruitless = 0 if found or len(left) < before else fruitless + 1
             poison |= found
             if fruitless >= ROUNDS_WITHOUT_PROGRESS:
@@ -127,6 +122,8 @@ class _Round:
                 for record in from_table(batch):
                     self._take(record)
                 self._advance(wait=False)
+                while len(self._waiting) > ASSEMBLING_AT_ONCE:  # else results pile up where writing is slower than faces
+                    self._advance(wait=True)
             while self._waiting or self._assembling:
                 self._advance(wait=True)
         if self._tracker.incomplete:
@@ -340,64 +337,3 @@ def _root_cause(error: BaseException) -> BaseException:
         seen.add(id(error))
         error = getattr(error, "cause", None) or error.__cause__ or error
     return error
-
-
-@contextlib.contextmanager
-def _cluster(config: JobConfig) -> Iterator[None]:
-    """The Ray that is there, or one of our own for the length of the job; quiet either way."""
-    import ray
-    import ray.data
-
-    # `max_restarts` has no parameter of its own yet; Ray warns about the only way to give it.
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    ours = not ray.is_initialized()
-    if ours:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        local = not os.environ.get("RAY_ADDRESS")
-        size: dict[str, Any] = {}
-        if local:
-            size = {"num_cpus": max(SMALLEST_CLUSTER, os.cpu_count() or 1), "include_dashboard": False}
-        try:
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **size)
-        except Exception as error:  # it has no class of its own: timeouts, ports, an address that does not answer
-            raise JobError(
-                f"Ray could not be started: {type(error).__name__}: {str(error).strip()[:300]}",
-                advice="A machine under heavy load may be too slow for it; run the job again.",
-            ) from error
-    try:
-        _check_resources(config)
-        context = ray.data.DataContext.get_current()
-        saved = {
-            name: getattr(context, name) for name in ("enable_progress_bars", "target_max_block_size", "max_errored_blocks")
-        }
-        context.enable_progress_bars = False
-        context.target_max_block_size = BLOCK_BYTES
-        context.max_errored_blocks = 0
-        try:
-            yield
-        finally:
-            for name, value in saved.items():
-                setattr(context, name, value)
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def _check_resources(config: JobConfig) -> None:
-    """Two pools that do not fit beside a reader wait for each other for ever, without an error."""
-    import ray
-
-    there = ray.cluster_resources()
-    workers = config.workers
-    cpus = (
-        max(workers.detect_actors, 1) * workers.detect_cpus + max(workers.protect_actors, 1) * workers.protect_cpus + READ_CPUS
-    )
-    gpus = max(workers.detect_actors, 1) * workers.detect_gpus + max(workers.protect_actors, 1) * workers.protect_gpus
-    for what, needed, have in (("CPU", cpus, there.get("CPU", 0)), ("GPU", gpus, there.get("GPU", 0))):
-        if needed > have:
-            raise MisuseError(
-                f"the actors need {needed:g} logical {what}s, and Ray has {have:g}.",
-                advice=f"Lower the number of actors or their share of {what}s, or give Ray more.",
-            )

@@ -1,7 +1,6 @@
-"""What a run did, in counts that add up; made from the commit records, so that a resumed run reports the whole dataset."""
+"""What a run did, in counts that add up; summed over the commit records, so that a resumed run reports the whole dataset."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -63,24 +62,19 @@ class RunReport:
         """Every shard of the dataset is published."""
         return not self.shards_failed and self.shards == self.shards_done + self.shards_done_before
 
-    def add_records(self, records: Iterable[dict[str, Any]]) -> None:
-        quarantined: Counter[str] = Counter()
-        filled: Counter[str] = Counter()
-        left: Counter[str] = Counter()
-        sidecars: Counter[str] = Counter()
-        for record in records:
-            for name in COUNTS:
-                self.counts[name] += record["counts"].get(name, 0)  # records from before a count have none of it
-            quarantined.update(record["reasons"]["quarantined"])
-            filled.update(record["reasons"]["filled"])
-            left.update(record["reasons"].get("left", {}))
-            sidecars.update(record["sidecars"])
-            self.sidecars_dropped |= record.get("sidecar_rule") == "drop"
-            highest = record["highest_similarity"]
-            if highest is not None:
-                self.highest_similarity = max(highest, self.highest_similarity if self.highest_similarity is not None else -1.0)
-        self.quarantined, self.filled = dict(sorted(quarantined.items())), dict(sorted(filled.items()))
-        self.left, self.sidecars = dict(sorted(left.items())), dict(sorted(sidecars.items()))
+    def add_record(self, record: dict[str, Any]) -> None:
+        """Count one shard in. The order of shards makes no difference, so none has to be kept until the end."""
+        for name in COUNTS:
+            self.counts[name] += record["counts"].get(name, 0)  # records from before a count have none of it
+        reasons = record["reasons"]
+        self.quarantined = _sum(self.quarantined, reasons["quarantined"])
+        self.filled = _sum(self.filled, reasons["filled"])
+        self.left = _sum(self.left, reasons.get("left", {}))
+        self.sidecars = _sum(self.sidecars, record["sidecars"])
+        self.sidecars_dropped |= record.get("sidecar_rule") == "drop"
+        highest = record["highest_similarity"]
+        if highest is not None:
+            self.highest_similarity = max(highest, self.highest_similarity if self.highest_similarity is not None else -1.0)
 
     def _fate(self, finding: str) -> str:
         return "left out" if self.sidecars_dropped and is_telling([finding]) else "published as it was"
@@ -127,3 +121,7 @@ class RunReport:
         rows += [(f"beside the pictures: {what}", f"{count:,}, {self._fate(what)}") for what, count in self.sidecars.items()]
         rows += [(f"failed: {shard}", reason) for shard, reason in sorted(self.shards_failed.items())]
         return rows
+
+
+def _sum(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    return dict(sorted((Counter(counts) + Counter(more)).items()))

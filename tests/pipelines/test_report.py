@@ -32,7 +32,8 @@ def report() -> RunReport:
         "sidecars": {"box in json: bbox": 3},
         "highest_similarity": 0.25,
     }
-    made.add_records([record, record])
+    made.add_record(record)
+    made.add_record(record)
     return made
 
 
