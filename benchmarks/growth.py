@@ -12,8 +12,8 @@ byte-identical, 250 to a shard. The job runs in a process of its own, and this o
                samples, in stretches of one run (from 1,000 to 2,000 samples, from there to the middle, and so on), and from one
                run to the next larger one. What starting costs is in neither.
 Prints both, and exits 1 if peak memory at the largest size is over 1.2 times that at the middle one, or if a further sample
-costs over 1.1 times as much in the last stretch of the largest run as in its first after the smallest size. WORK holds photos of
-people afterwards: keep it out of the repository.
+costs over 1.1 times as much in the last stretch of the largest run as in its first after the smallest size. WORK holds photos
+of people afterwards: keep it out of the repository.
 """
 
 import argparse
@@ -208,7 +208,7 @@ def _own_memory(process: Any) -> int:
 
 
 def slopes(points: list[list[float]], edges: list[int]) -> dict[str, float]:
-    """CPU seconds of a further sample between neighbouring edges, by least squares; stretches without two points are left out."""
+    """CPU seconds of a further sample between neighbouring edges, by least squares; without two points in between, nothing."""
     found = {}
     for low, high in itertools.pairwise(edges):
         inside = np.array([point for point in points if low <= point[0] <= high], float)
