@@ -55,7 +55,7 @@ def held_out_rows(crops: Path) -> np.ndarray:
     with np.load(crops) as stored:
         identity, held_out = stored["identity"], int(stored["held_out"])
     nothing = np.empty((len(identity), 0))
-    return TrainingCrops(nothing, nothing, identity, held_out).split()[1]
+    return TrainingCrops(nothing, nothing, nothing, identity, held_out).split()[1]
 
 
 def read_faces(shards: Path, rows: np.ndarray) -> list[LabelledFace]:

@@ -18,7 +18,9 @@ from torch.nn import functional
 from diffpriv.denoising import Denoiser, Surroundings
 from diffpriv.energies.hiding import HidingEnergy
 from diffpriv.energies.identity import IdentityEnergy
+from diffpriv.faces.alignment import CANONICAL_LANDMARKS
 from diffpriv.faces.compositing import face_mask
+from diffpriv.faces.marks import landmark_marks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.guidance import Energy, guidance_direction, guided
 from diffpriv.identities import PULL, SHARED_NOISE, IdentityMaker, SyntheticIdentity
@@ -91,11 +93,17 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         side = int(self.unet.config["sample_size"])
         return int(self.unet.config["out_channels"]), side, side
 
-    def surroundings(self, crops: torch.Tensor) -> Surroundings:
-        """What the denoiser may see of these crops: the face region blanked."""
+    def surroundings(self, crops: torch.Tensor, landmarks: np.ndarray | None = None) -> Surroundings:
+        """What the denoiser may see of these crops: the face region blanked, but for a dot at each landmark.
+
+        Args:
+            landmarks: (n, 5, 2) pixels of the 128 px canonical square; None is the canonical ones, a face from the front.
+        """
+        points = np.repeat(CANONICAL_LANDMARKS[None], len(crops), 0) if landmarks is None else landmarks
+        marks = torch.from_numpy(landmark_marks(points, crops.shape[-1])).to(crops)
         blank = torch.from_numpy(blank_mask(crops.shape[-1])).to(crops)[None, None]
         mask = functional.avg_pool2d(blank, LATENT_SCALE).expand(len(crops), -1, -1, -1)
-        return Surroundings(encode_crops(self.vae, crops * (1 - blank)), mask)
+        return Surroundings(encode_crops(self.vae, crops * (1 - blank) + marks * blank), mask)
 
     def nothing_around(self, count: int) -> Surroundings:
         """Surroundings of a crop blanked whole: the condition under which key-I is made and read."""
@@ -142,6 +150,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         task: str,
         preset: Preset,
         *,
+        landmarks: np.ndarray | None = None,
         attempt: int = 0,
         identity_seeds: Sequence[bytes | None] = (),
     ) -> ProtectOutput:
@@ -149,7 +158,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
         Args:
             key_e: (n, 3, 160) int8 of the originals. seeds: n times 32 bytes.
-            task: "anonymize" or "hide". attempt: 0, 1, …: enters the noise, and later attempts push harder.
+            task: "anonymize" or "hide". landmarks: where the new face's are to be, see `surroundings`.
+            attempt: 0, 1, …: enters the noise, and later attempts push harder.
             identity_seeds: n of them where some faces of `anonymize` get an identity that they share (`diffpriv.identities`).
         """
         noise = preset.temperature * self._keyed_normal(seeds, f"start/{attempt}", self.latent_shape)
@@ -168,7 +178,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         start = encode_crops(self.vae, crops) if preset.strength < 1 else torch.zeros_like(noise)
         state = signal * start + spread * noise
 
-        conditions = Conditions(tokens, self.msi.null_stage_tokens(len(crops)), self.surroundings(crops))
+        conditions = Conditions(tokens, self.msi.null_stage_tokens(len(crops)), self.surroundings(crops, landmarks))
         scale = preset.guidance_scale * (1 + 0.75 * attempt)
         energy = self._energy(task, crops, preset, seeds, people)
         guide = self._guide(energy, crops, scale) if scale else None

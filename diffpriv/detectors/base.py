@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from diffpriv.errors import DetectorError
-from diffpriv.faces.alignment import CANONICAL_LANDMARKS, CANONICAL_SIZE, face_to_crop_matrix
+from diffpriv.faces.alignment import CANONICAL_LANDMARKS, CANONICAL_SIZE, face_to_crop_matrix, map_points
 from diffpriv.faces.types import Face
 
 # Where the five landmarks lie in an upright frontal face's box, as shares of its width and height: means over photos.
@@ -76,7 +76,7 @@ def plausible_landmarks(box: tuple[float, float, float, float], landmarks: np.nd
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if scale <= 0 or not SIDE_OVER_BOX[0] <= CANONICAL_SIZE / (scale * side) <= SIDE_OVER_BOX[1]:
         return False
-    moved = landmarks @ matrix[:, :2].T + matrix[:, 2]
+    moved = map_points(landmarks, matrix)
     if np.sqrt(((moved - CANONICAL_LANDMARKS) ** 2).sum(1).mean()) > RESIDUAL * CANONICAL_SIZE:
         return False
     middle = np.array([64.0, 77.0]) - matrix[:, 2]

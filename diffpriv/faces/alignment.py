@@ -44,6 +44,11 @@ def face_to_crop_matrix(landmarks: np.ndarray, size: int = CANONICAL_SIZE) -> np
     return estimate_similarity(landmarks, CANONICAL_LANDMARKS * (size / CANONICAL_SIZE))
 
 
+def map_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(..., 2) points carried by a (2, 3) affine matrix."""
+    return np.asarray(points) @ matrix[:, :2].T + matrix[:, 2]
+
+
 def warp_to_crop(image: np.ndarray, matrix: np.ndarray, size: int = CANONICAL_SIZE) -> np.ndarray:
     """Resample a picture into the canonical square; outside the picture its border is mirrored.
 

@@ -12,13 +12,17 @@ import numpy as np
 from diffpriv.faces.alignment import CANONICAL_SIZE
 from diffpriv.faces.types import Patch
 
-# The mask in the 128 px square: brows begin near y = 36, chins end near y = 120, cheeks lie within 64 +- 42.
-MASK_CENTRE = (64.0, 77.0)
-MASK_RADII = (47.0, 48.0)
-# |dx|^p + |dy|^p = 1: boxy above the centre, so that the outer ends of the brows are inside; rounder below, where jaws taper.
+# The mask in the 128 px square: brows begin near y = 36, chins end near y = 120, cheeks lie within 64 +- 42. It also covers the
+# hair line, the ears and the outline of the head, by which a trained attacker tells people apart when the face is new.
+MASK_CENTRE = (64.0, 66.0)
+MASK_RADII = (57.0, 58.0)
+# |dx|^p + |dy|^p = 1: boxy above the centre, rounder below, where jaws taper and neck and clothes are to stay in sight.
 MASK_POWER_ABOVE = 3.0
-MASK_POWER_BELOW = 2.4
+MASK_POWER_BELOW = 2.6
 MASK_OPAQUE = 0.84  # share of the radius up to which the mask is 1; from there to 1 it fades smoothly to 0
+# The same outline, smaller: brows, cheeks and chin.
+SKIN_CENTRE = (64.0, 77.0)
+SKIN_RADII = (40.0, 41.0)
 
 # Weight of a patch in a pixel that several claim is alpha / (1 + this - alpha): an opaque patch all but outvotes a feather, so
 # one face's feather never lets a neighbour's original pixels shine through its replacement.
@@ -26,17 +30,26 @@ OVERLAP_SOFTNESS = 1e-3
 
 
 def face_mask(size: int = CANONICAL_SIZE) -> np.ndarray:
-    """(size, size) float32 in [0, 1]: 1 over the face, brows and jaw included, fading to 0 before the crop's edge."""
+    """(size, size) float32 in [0, 1]: 1 over the face, hair line, ears and jaw included, fading to 0 before the crop's edge."""
+    fade = np.clip((1 - _radius(size, MASK_CENTRE, MASK_RADII)) / (1 - MASK_OPAQUE), 0, 1)
+    return (fade * fade * (3 - 2 * fade)).astype(np.float32)
+
+
+def skin_mask(size: int = CANONICAL_SIZE) -> np.ndarray:
+    """(size, size) bool: brows to chin, cheek to cheek, where a face has skin rather than hair or background."""
+    return _radius(size, SKIN_CENTRE, SKIN_RADII) < 1
+
+
+def _radius(size: int, centre: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
+    """(size, size) float64: 1 on the outline |dx|^p + |dy|^p = 1, 0 at its centre."""
     scale = CANONICAL_SIZE / size
     # Pixel centres: crop coordinates of `faces.alignment` put a pixel's centre at whole numbers at every size.
     position = np.arange(size, dtype=np.float64) * scale + (scale - 1) / 2
-    dx = np.abs(position - MASK_CENTRE[0])[None, :] / MASK_RADII[0]
-    offset = position - MASK_CENTRE[1]
-    dy = np.abs(offset)[:, None] / MASK_RADII[1]
+    dx = np.abs(position - centre[0])[None, :] / radii[0]
+    offset = position - centre[1]
+    dy = np.abs(offset)[:, None] / radii[1]
     power = np.where(offset < 0, MASK_POWER_ABOVE, MASK_POWER_BELOW)[:, None]
-    radius = (dx**power + dy**power) ** (1 / power)
-    fade = np.clip((1 - radius) / (1 - MASK_OPAQUE), 0, 1)
-    return (fade * fade * (3 - 2 * fade)).astype(np.float32)
+    return (dx**power + dy**power) ** (1 / power)
 
 
 def crop_to_patch(image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.ndarray) -> Patch:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from diffpriv.errors import MisuseError
-from diffpriv.faces.alignment import CANONICAL_SIZE, face_to_crop_matrix, valid_mask, warp_to_crop
+from diffpriv.faces.alignment import CANONICAL_SIZE, face_to_crop_matrix, map_points, valid_mask, warp_to_crop
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class TrainingCrops:
 
     crops: np.ndarray  # (n, size, size, 3) uint8 RGB
     valid: np.ndarray  # (n, 128, 128) uint8, 255 where the pixel really was in the photo
+    landmarks: np.ndarray  # (n, 5, 2) float32, pixels of the 128 px square
     identity: np.ndarray  # (n,) int32, -1 where the source names nobody
     held_out: int
 
@@ -40,7 +41,7 @@ def align_shards(folder: Path, size: int = CANONICAL_SIZE) -> TrainingCrops:
     Raises:
         MisuseError: the folder holds no shards.
     """
-    crops, valid, names = [], [], []
+    crops, valid, landmarks, names = [], [], [], []
     shards = sorted(folder.glob("*.tar"))
     if not shards:
         raise MisuseError(f"No .tar shards in {folder}.", advice="Point at a folder of WebDataset shards with landmarks.")
@@ -51,22 +52,25 @@ def align_shards(folder: Path, size: int = CANONICAL_SIZE) -> TrainingCrops:
                 facts = json.load(archive.extractfile(members[name]))  # type: ignore[arg-type]
                 encoded = archive.extractfile(members[name[: -len(".json")] + ".jpg"]).read()  # type: ignore[union-attr]
                 image = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-                matrix = face_to_crop_matrix(np.array(facts["landmarks"]))
+                points = np.array(facts["landmarks"], np.float64)
+                matrix = face_to_crop_matrix(points)
                 crops.append(warp_to_crop(image, matrix * (size / CANONICAL_SIZE), size))
                 valid.append(np.round(valid_mask(image.shape[0], image.shape[1], matrix) * 255).astype(np.uint8))
+                landmarks.append(map_points(points, matrix).astype(np.float32))
                 names.append(facts.get("identity", ""))
     people = {name: number for number, name in enumerate(sorted(set(names) - {""}))}
     identity = np.array([people.get(name, -1) for name in names], np.int32)
-    return TrainingCrops(np.stack(crops), np.stack(valid), identity, held_out=min(512, len(crops) // 10))
+    return TrainingCrops(np.stack(crops), np.stack(valid), np.stack(landmarks), identity, held_out=min(512, len(crops) // 10))
 
 
 def save_crops(path: Path, data: TrainingCrops) -> None:
-    np.savez(path, crops=data.crops, valid=data.valid, identity=data.identity, held_out=data.held_out)
+    np.savez(path, crops=data.crops, valid=data.valid, landmarks=data.landmarks, identity=data.identity, held_out=data.held_out)
 
 
 def load_crops(path: Path) -> TrainingCrops:
     with np.load(path) as stored:
-        return TrainingCrops(stored["crops"], stored["valid"], stored["identity"], int(stored["held_out"]))
+        arrays = [stored[name] for name in ("crops", "valid", "landmarks", "identity")]
+        return TrainingCrops(*arrays, int(stored["held_out"]))
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 `python -m diffpriv.training.denoiser CROPS.npz AUTOENCODER OUT --minutes 90` resumes from OUT/checkpoint.pt when it is there;
 the learning rate follows the minutes asked for in total, so a longer run is a longer schedule.
 
-The denoiser sees: the noisy latent (8 channels), the latent of the picture with the face region blanked (8), and the mask (1).
+The denoiser sees: the noisy latent (8 channels), the latent of the picture with the face region blanked and the five landmarks
+marked there (8), and the mask (1).
 In `context_dropout` of the samples the whole crop is blanked: this is the mode in which key-I is inverted, so that recovery
 depends on nothing but the keys. In `key_dropout` of the samples (twice that among the blanked ones) the stage tokens are the
 learned null. Target: v-prediction, weighted 1 inside the face region and `outside_weight` outside, by pixels that really were
@@ -15,15 +16,15 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch.nn import functional
 
+from diffpriv.faces.marks import landmark_marks, mirrored_landmarks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import QUANTISATION_STEP, MultiScaleInverter, stage_of
-from diffpriv.training.dataset import load_crops
+from diffpriv.training.dataset import TrainingCrops, load_crops
 from diffpriv.training.loop import TrainingRun
 from diffpriv.training.samples import save_sample_sheet
 
@@ -68,20 +69,25 @@ def new_scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def encode_all(autoencoder: FaceAutoencoder, crops: np.ndarray, device: str, cache: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents of all crops, and of all with the face blanked; plain and mirrored: two (2, n, 8, 16, 16) float16 tensors."""
+def encode_all(
+    autoencoder: FaceAutoencoder, data: TrainingCrops, device: str, cache: Path
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents of all crops, and of what is seen around the face; plain and mirrored: two (2, n, 8, 16, 16) float16 tensors."""
     if cache.exists():
         stored = torch.load(cache, weights_only=True)
         return stored["full"], stored["context"]
     visible = torch.from_numpy(1 - blank_mask())[None, None].to(device)
     full, context = [], []
     for mirrored in (False, True):
-        for start in range(0, len(crops), 64):
-            batch = torch.from_numpy(crops[start : start + 64]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            batch = batch.flip(3) if mirrored else batch
-            full.append(autoencoder.encode(batch).latent.half().cpu())
-            context.append(autoencoder.encode(batch * visible).latent.half().cpu())
-    shape = (2, len(crops), *full[0].shape[1:])
+        landmarks = mirrored_landmarks(data.landmarks) if mirrored else data.landmarks
+        for start in range(0, len(data.crops), 64):
+            part = slice(start, start + 64)
+            crops = torch.from_numpy(data.crops[part]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            crops = crops.flip(3) if mirrored else crops
+            marks = torch.from_numpy(landmark_marks(landmarks[part])).to(device)
+            full.append(autoencoder.encode(crops).latent.half().cpu())
+            context.append(autoencoder.encode(crops * visible + marks * (1 - visible)).latent.half().cpu())
+    shape = (2, len(data.crops), *full[0].shape[1:])
     stored = {"full": torch.cat(full).view(shape), "context": torch.cat(context).view(shape)}
     torch.save(stored, cache)
     return stored["full"], stored["context"]
@@ -92,7 +98,7 @@ def train(crops_path: Path, autoencoder_path: Path, out: Path, minutes: float, c
     training_rows, held_out_rows = data.split()
     autoencoder = FaceAutoencoder.from_pretrained(autoencoder_path, torch_dtype=torch.float32).to(device).eval()
     out.mkdir(parents=True, exist_ok=True)
-    full, context = encode_all(autoencoder, data.crops, device, out / "latents.pt")
+    full, context = encode_all(autoencoder, data, device, out / "latents.pt")
     blank = torch.from_numpy(blank_mask())[None, None].to(device)
     with torch.no_grad():
         no_context = autoencoder.encode(torch.zeros(1, 3, 128, 128, device=device)).latent
@@ -157,7 +163,7 @@ def train(crops_path: Path, autoencoder_path: Path, out: Path, minutes: float, c
             predicted = unet(torch.cat([noisy, seen, mask], 1), timestep, encoder_hidden_states=tokens).sample
         loss = ((predicted.float() - target) ** 2 * weight).sum() / (weight.sum() * clean.shape[1])
         run.descend(loss)
-    save_sample_sheet(out, autoencoder, data.crops[held_out_rows[:24]])
+    save_sample_sheet(out, autoencoder, data.crops[held_out_rows[:24]], data.landmarks[held_out_rows[:24]])
 
 
 def main() -> None:

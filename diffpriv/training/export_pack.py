@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from diffpriv.faces.alignment import CANONICAL_LANDMARKS, estimate_similarity
+from diffpriv.faces.alignment import CANONICAL_LANDMARKS, estimate_similarity, map_points
 from diffpriv.models.recognizer import CHIP, CHIP_SIZE, FaceRecognizer
 from diffpriv.recognizers.builtin_recognizer import BuiltinRecognizer
 from diffpriv.recognizers.insightface_recognizer import ARCFACE_LANDMARKS, INPUT_SIZE, THRESHOLDS_FILE
@@ -34,7 +34,7 @@ def chip_in_arcface() -> np.ndarray:
     grid = np.arange(CHIP_SIZE) * (side / (CHIP_SIZE - 1))
     canonical = np.stack(np.meshgrid(left + grid, top + grid), -1)
     matrix = estimate_similarity(CANONICAL_LANDMARKS, ARCFACE_LANDMARKS)
-    return (canonical @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+    return map_points(canonical, matrix).astype(np.float32)
 
 
 def missing_share() -> float:

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from diffpriv.denoising import Denoiser, Surroundings
+from diffpriv.faces.marks import landmark_marks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.inversion import invert, regenerate
 from diffpriv.models.autoencoder import FaceAutoencoder
@@ -25,7 +26,12 @@ def to_pixels(decoded: torch.Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def save_sample_sheet(
-    folder: Path, autoencoder: FaceAutoencoder, crops: np.ndarray, steps: int = 25, name: str = "samples.png"
+    folder: Path,
+    autoencoder: FaceAutoencoder,
+    crops: np.ndarray,
+    landmarks: np.ndarray,
+    steps: int = 25,
+    name: str = "samples.png",
 ) -> None:
     """Six rows of blocks: photo, context with noise, with key-E, key-E + key-I, no context at all, autoencoder alone."""
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32).eval()
@@ -36,7 +42,8 @@ def save_sample_sheet(
     count = len(photos)
     blank = torch.from_numpy(blank_mask())[None, None]
     mask = torch.nn.functional.avg_pool2d(blank, 8).expand(count, 1, 16, 16)
-    seen = Surroundings(autoencoder.encode(photos * (1 - blank)).latent, mask)
+    marks = torch.from_numpy(landmark_marks(landmarks))
+    seen = Surroundings(autoencoder.encode(photos * (1 - blank) + marks * blank).latent, mask)
     nothing = Surroundings(autoencoder.encode(torch.zeros_like(photos)).latent, torch.ones_like(mask))
     latent = autoencoder.encode(photos).latent
     key = msi.stage_tokens(msi.dequantise(msi.quantise(msi(latent).features)))

@@ -15,7 +15,7 @@ import torch
 from diffpriv.config import TransformConfig
 from diffpriv.detectors import load_detector
 from diffpriv.errors import MisuseError, ModelError
-from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
+from diffpriv.faces.alignment import CANONICAL_SIZE, map_points, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.seam import blend_face
 from diffpriv.payloads import encode_exact, encode_image, encode_keys, stored_matrix
@@ -102,6 +102,7 @@ class DiffPrivacyTransform:
             [face.request.seed for face in padded],
             self.config.task,
             self.preset,
+            landmarks=np.stack([map_points(face.request.face.landmarks, face.matrix) for face in padded]),
             attempt=attempt,
             identity_seeds=[face.request.identity_seed for face in padded],
         )
