@@ -69,8 +69,13 @@ def save_crops(path: Path, data: TrainingCrops) -> None:
 
 def load_crops(path: Path) -> TrainingCrops:
     with np.load(path) as stored:
-        arrays = [stored[name] for name in ("crops", "valid", "landmarks", "identity")]
-        return TrainingCrops(*arrays, int(stored["held_out"]))
+        return TrainingCrops(
+            crops=stored["crops"],
+            valid=stored["valid"],
+            landmarks=stored["landmarks"],
+            identity=stored["identity"],
+            held_out=int(stored["held_out"]),
+        )
 
 
 def main() -> None:
