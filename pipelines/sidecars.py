@@ -2,7 +2,8 @@
 
 Rule "report" (the default): such a field is counted by kind and place in commit records and closing table, and published as it
 was. Rule "refuse": a shard that holds one of REFUSED is not published. Rule "drop": what is one of REFUSED is left out, a key
-of a JSON document, otherwise the whole field, column or file. The release gate counts what is there again. They are found
+of a JSON document, otherwise the whole field, column or file; of a JSON Lines file, every line is a document, and a line of
+which nothing may stay goes. The release gate counts what is there again. They are found
 
     by name   a field, column or JSON key one of whose words is in WORDS ("face_bbox", "arcfaceEmbedding", "kps")
     by type   a number array of 64 or more values in one dimension (an embedding), of five or more points (landmarks), or of the
@@ -31,6 +32,7 @@ REFUSED = ("box", "landmarks", "embedding", "picture", "file not looked into")  
 _KIND_OF = {word: kind for kind, words in WORDS.items() for word in words.split()}
 _OPAQUE_NAMES = "zip tar gz 7z rar pkl pickle pt pth npz mat h5 hdf5 mp4 mov avi mkv webm pdf psd lmdb db rec tfrecord"
 _OPAQUE = frozenset(_OPAQUE_NAMES.split())
+_JSON = ("json", "jsonl", "ndjson")
 _BASE64_PICTURES = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD", "data:image/")
 
 
@@ -61,13 +63,38 @@ def without_telling(field: str, data: bytes | None) -> bytes | None:
     Args:
         data: as in `scan_file`.
     """
-    if data is None or field.rpartition(".")[2].lower() != "json" or kinds_of_name(field) & set(REFUSED):
+    extension = field.rpartition(".")[2].lower()
+    if data is None or extension not in _JSON or kinds_of_name(field) & set(REFUSED):
         return None
+    left = [one for one in map(_document_without_telling, _documents(extension, data)) if one is not None]
+    return b"\n".join(left) if any(one.strip() for one in left) else None
+
+
+def _document_without_telling(data: bytes) -> bytes | None:
+    """The very bytes of a JSON document that holds nothing telling, otherwise it written anew; None: nothing of it may stay."""
+    if not _is_telling_document(data):
+        return data
     try:
         left = json.dumps(_without_telling(json.loads(data)), ensure_ascii=False).encode("utf-8", "surrogatepass")
     except (ValueError, RecursionError):
         return None
-    return None if is_telling(scan_file(field, left)) else left
+    return None if _is_telling_document(left) else left + data[len(data.rstrip(b"\r")) :]
+
+
+def _is_telling_document(data: bytes) -> bool:
+    return any(kind in REFUSED for kind, _ in _scan_json(data))
+
+
+def _documents(extension: str, data: bytes) -> list[bytes]:
+    """The one document of a .json file, the lines of another; a document laid out over several lines is one all the same."""
+    if extension != "json":
+        try:
+            json.loads(data)
+        except (ValueError, RecursionError):
+            return data.split(b"\n")
+        if b"\n" not in data.strip():
+            return data.split(b"\n")
+    return [data]
 
 
 def _without_telling(value: Any) -> Any:
@@ -96,13 +123,14 @@ def scan_file(field: str, data: bytes | None) -> list[str]:
     found = {(kind, field) for kind in kinds_of_name(field)}
     if extension in _OPAQUE:
         found.add(("file not looked into", field))
-    elif extension in ("json", "jsonl", "npy"):
+    elif extension in (*_JSON, "npy"):
         if data is None:
             found.add(("file not looked into", field))
         elif extension == "npy":
             found |= {(kind, field) for kind in _kinds_of_array_file(data)}
         else:
-            found |= {(kind, f"{field}: {place}") for kind, place in _scan_json(data)}
+            documents = _documents(extension, data)
+            found |= {(kind, f"{field}: {place}") for document in documents for kind, place in _scan_json(document)}
     return sorted(f"{kind} in {place}" for kind, place in found)
 
 

@@ -20,6 +20,7 @@ PICTURE = encoded(gradient(1, 48), "PNG")
 TELLING = json.dumps({"label": 3, "faces": [{"bbox": [1, 2, 3, 4], "age": 5}], "v": [0.5] * 128, "who": "A. Person"}).encode()
 LEFT = {"label": 3, "faces": [{"age": 5}], "who": "A. Person"}
 ORDINARY = b'{ "label":  3 }'
+LINES = [ORDINARY, TELLING + b"\r", b"no JSON", json.dumps([0.5] * 64).encode(), b"", ORDINARY, b""]
 
 
 def array() -> bytes:
@@ -40,12 +41,21 @@ def test_members_and_keys_of_an_archive(
     tmp_path: Path, config_for: Callable[..., JobConfig], keyring: Keyring, derived: Any
 ) -> None:
     members = [("a.png", PICTURE), ("a.json", TELLING), ("a.vec.npy", array()), ("a.txt", b"text")]
-    members += [("b.png", PICTURE), ("b.json", ORDINARY), ("c.mp4", b"film"), ("c.png", PICTURE)]
+    members += [
+        ("b.png", PICTURE),
+        ("b.json", ORDINARY),
+        ("c.mp4", b"film"),
+        ("c.png", PICTURE),
+        ("c.jsonl", b"\n".join(LINES)),
+    ]
     config = config_for(write_shards(tmp_path / "src", {"a.tar": members}), sidecars="drop")
     report = protected(config, keyring, derived)
     out = dict(read_tar(Path(config.dst) / "a.tar"))
-    assert list(out) == ["a.png", "a.json", "a.txt", "b.png", "b.json", "c.png"]
+    assert list(out) == ["a.png", "a.json", "a.txt", "b.png", "b.json", "c.png", "c.jsonl"]
     assert json.loads(out.pop("a.json")) == LEFT
+    lines = out.pop("c.jsonl").split(b"\n")
+    assert json.loads(lines[1]) == LEFT
+    assert lines == [ORDINARY, lines[1].rstrip() + b"\r", b"no JSON", b"", ORDINARY, b""]
     assert out.items() <= dict(members).items()
     assert ("beside the pictures: embedding in vec.npy", "1, left out") in report.rows()
 

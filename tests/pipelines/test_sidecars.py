@@ -23,6 +23,9 @@ TELLING = {
     "camel case": ("json", json.dumps({"faceEmbedding": "x"}).encode(), "embedding in json: faceEmbedding"),
     "embedding by type": ("json", json.dumps({"v": [0.5] * 128}).encode(), "embedding in json: v"),
     "picture in base64": ("json", json.dumps({"img": "/9j/" + "A" * 200}).encode(), "picture in json: img"),
+    "second line": ("jsonl", b'{"label": 3}\n\n{"faces": [{"kps": [[1, 2]]}]}\n', "landmarks in jsonl: kps"),
+    "line after a damaged one": ("ndjson", b'{"label"\r\n{"v": [' + b"0.5, " * 99 + b"0.5]}", "embedding in ndjson: v"),
+    "over several lines": ("jsonl", json.dumps([{"box": [1, 2]}], indent=1).encode(), "box in jsonl: box"),
     "embedding file": ("vec.npy", array(np.zeros(512, np.float32)), "embedding in vec.npy"),
     "embedding row": ("v.npy", array(np.zeros((1, 512), np.float16)), "embedding in v.npy"),
     "landmark file": ("p.npy", array(np.zeros((68, 2))), "landmarks in p.npy"),
@@ -40,7 +43,14 @@ def test_telling_fields_are_found(field: str, data: bytes | None, finding: str) 
 
 
 @pytest.mark.parametrize(
-    ("field", "data"), [("json", b'{"label": 3, "caption": "a box"}'), ("cls", b"4"), ("txt", b"x"), ("json", b"[" * 100_000)]
+    ("field", "data"),
+    [
+        ("json", b'{"label": 3, "caption": "a box"}'),
+        ("cls", b"4"),
+        ("txt", b"x"),
+        ("json", b"[" * 100_000),
+        ("jsonl", b'{"n": 1}\n{"n": 2}\n'),
+    ],
 )
 def test_ordinary_fields_are_not(field: str, data: bytes) -> None:
     assert scan_file(field, data) == []
