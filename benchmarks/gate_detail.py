@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.photos import LabelledCrops, load_photos
+from benchmarks.photos import load_photos
 from benchmarks.privacy import SEEDS, protect_crops
 from diffpriv.config import TransformConfig
 from diffpriv.transforms.diffprivacy import load_diffprivacy_transform
@@ -42,9 +42,8 @@ def main() -> None:
     strangers = [likeness(chips[i], chips[j]) for i, j in drawn if data.person[i] != data.person[j]]
     copies = [likeness(chips[i], chip(re_encoded(data.crops[i], 40, 0.5))) for i in range(0, len(chips), 4)]
     rows = np.sort(np.random.default_rng(7).permutation(len(chips))[: arguments.protected])
-    part = LabelledCrops(data.crops[rows], data.person[rows], data.group[rows], len(rows))
     transform = load_diffprivacy_transform(TransformConfig(preset="fast", recovery="none", similarity_limit=1.0))
-    protected, _, _ = protect_crops(transform, part, SEEDS[0])
+    protected, _, _ = protect_crops(transform, data.take(rows), SEEDS[0])
     own = [likeness(chips[row], chip(crop)) for row, crop in zip(rows, protected, strict=True)]
     result = {
         "limit": SAME_DETAIL,

@@ -67,8 +67,7 @@ def measure(data: LabelledCrops, model: str, preset: str, spec: str, count: int,
     )
     alone_seconds = time.process_time() - started
     transform = load_diffprivacy_transform(TransformConfig(preset=preset, model=model, recovery="none"))
-    part = LabelledCrops(data.crops[other], data.person[other], data.group[other], count)
-    protected, _, _ = protect_crops(transform, part, SALT)
+    protected, _, _ = protect_crops(transform, data.take(other), SALT)
     judge = load_recognizer(spec)
     real, floor = judge.embed(data.crops[reference]), judge.embed(data.crops[other])
     report: dict = {

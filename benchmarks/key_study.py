@@ -73,7 +73,7 @@ def chosen_photos(data: LabelledCrops, limit: int, gallery: int) -> LabelledCrop
     mates = [index for index in order if index not in head and data.person[index] in data.person[head]]
     rows = np.array(head + mates + [index for index in order if index not in head and index not in mates])
     rows = rows[: max(gallery, len(head) + len(mates))]
-    return LabelledCrops(data.crops[rows], data.person[rows], data.group[rows], len(rows))
+    return data.take(rows)
 
 
 def face_seeds(count: int) -> list[bytes]:
@@ -203,7 +203,7 @@ def study(
     photos: Path, tasks: Sequence[str], preset: str, model: str, limit: int, cache: Path | None, specs: list[str]
 ) -> dict:
     data = chosen_photos(load_photos(photos, cache=cache), limit, gallery=160)
-    part = LabelledCrops(data.crops[:limit], data.person[:limit], data.group[:limit], limit)
+    part = data.take(np.arange(min(limit, len(data.crops))))
     panel = [Judge.of(spec, data) for spec in specs]
     rows: list[dict] = []
 

@@ -11,16 +11,20 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from diffpriv.detectors import load_detector
-from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
+from diffpriv.faces.alignment import face_to_crop_matrix, map_points, warp_to_crop
 from diffpriv.faces.types import Face
 
 
 @dataclass(frozen=True)
 class LabelledCrops:
     crops: np.ndarray  # (n, 128, 128, 3) uint8 RGB
+    landmarks: np.ndarray  # (n, 5, 2) float32, in the crops
     person: np.ndarray  # (n,) str, "group/person"
     group: np.ndarray  # (n,) str
     photos: int  # photos looked at; those without a face are left out of the arrays
+
+    def take(self, rows: np.ndarray) -> "LabelledCrops":
+        return LabelledCrops(self.crops[rows], self.landmarks[rows], self.person[rows], self.group[rows], len(rows))
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Index pairs (i, j), i < j: of one person, and of two people."""
@@ -43,9 +47,10 @@ def load_photos(
     """Detect and align; with `cache` the crops are kept in that .npz (keep it out of the repository)."""
     if cache is not None and cache.exists():
         with np.load(cache) as stored:
-            return LabelledCrops(stored["crops"], stored["person"], stored["group"], int(stored["photos"]))
+            arrays = stored["crops"], stored["landmarks"], stored["person"], stored["group"]
+            return LabelledCrops(*arrays, int(stored["photos"]))
     detector = load_detector("centerface")
-    crops, person, group, photos = [], [], [], 0
+    crops, landmarks, person, group, photos = [], [], [], [], 0
     with (folder / "manifest.csv").open(newline="") as handle:
         rows = [row for row in csv.DictReader(handle) if row["group"] in groups]
     for row in rows:
@@ -55,12 +60,14 @@ def load_photos(
         faces = detector.detect([image])[0]
         if faces:
             face = _subject(faces, image.shape[1], image.shape[0])
-            crops.append(warp_to_crop(image, face_to_crop_matrix(face.landmarks)))
+            matrix = face_to_crop_matrix(face.landmarks)
+            crops.append(warp_to_crop(image, matrix))
+            landmarks.append(map_points(face.landmarks, matrix).astype(np.float32))
             person.append(f"{row['group']}/{row['person']}")
             group.append(row["group"])
-    data = LabelledCrops(np.stack(crops), np.array(person), np.array(group), photos)
+    data = LabelledCrops(np.stack(crops), np.stack(landmarks), np.array(person), np.array(group), photos)
     if cache is not None:
-        np.savez(cache, crops=data.crops, person=data.person, group=data.group, photos=data.photos)
+        np.savez(cache, crops=data.crops, landmarks=data.landmarks, person=data.person, group=data.group, photos=data.photos)
     return data
 
 

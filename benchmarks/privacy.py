@@ -62,13 +62,12 @@ def protect_crops(transform: DiffPrivacyTransform, data: LabelledCrops, salt: by
     pipeline, preset, config = transform.pipeline, transform.preset, transform.config
     protected, similar, started = [], [], time.perf_counter()
     for start in range(0, len(data.crops), preset.micro_batch):
-        part = list(data.crops[start : start + preset.micro_batch])
-        real = len(part)
-        part += [part[-1]] * (preset.micro_batch - real)
-        crops = to_tensor(part, pipeline.device)
+        rows = np.arange(start, start + preset.micro_batch).clip(max=len(data.crops) - 1)
+        real = len(np.unique(rows))
+        crops = to_tensor(list(data.crops[rows]), pipeline.device)
         key = pipeline.create_key(crops, preset, noise_map=False)
         seeds = [(salt[:24] + (start + index).to_bytes(8, "big")) for index in range(preset.micro_batch)]
-        output = pipeline.protect(crops, key.key_e, seeds, config.task, preset)
+        output = pipeline.protect(crops, key.key_e, seeds, config.task, preset, landmarks=data.landmarks[rows])
         protected.append(to_pixels(output.crops)[:real])
         with torch.no_grad():
             embedded = [pipeline.recognizer.embed_canonical(batch) for batch in (output.crops, crops)]
@@ -139,7 +138,7 @@ def measure(
 ) -> dict:
     data = load_photos(folder, cache=cache)
     chosen = np.sort(np.random.default_rng(7).permutation(len(data.crops))[:limit])
-    part = LabelledCrops(data.crops[chosen], data.person[chosen], data.group[chosen], len(chosen))
+    part = data.take(chosen)
     config = TransformConfig(task=task, preset=preset, model=model, similarity_limit=1.0)
     transform = load_diffprivacy_transform(config)
     protected, similar, seconds = protect_crops(transform, part, SEEDS[0])

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from benchmarks.photos import LabelledCrops, load_photos, verification_rate
 from diffpriv.config import TransformConfig
-from diffpriv.faces.alignment import CANONICAL_LANDMARKS, face_to_crop_matrix, warp_to_crop
+from diffpriv.faces.alignment import face_to_crop_matrix, map_points, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.types import Face
 from diffpriv.recognizers import Recognizer, load_recognizer
@@ -32,17 +32,17 @@ SCALE, MARGIN = 16.0, 0.2  # of the additive-margin softmax (Wang et al. 2018)
 RELEASES = ("clean", "per identity", "per face", "blur", "mosaic")
 
 
-def protect_crops(transform: FaceTransform, crops: np.ndarray, people: np.ndarray | None) -> np.ndarray:
+def protect_crops(transform: FaceTransform, crops: np.ndarray, landmarks: np.ndarray, people: np.ndarray | None) -> np.ndarray:
     """Every aligned crop as the job would publish it; `people` share identities, None gives each face its own."""
-    face = Face((20.0, 24.0, 108.0, 124.0), CANONICAL_LANDMARKS, 1.0)
+    box = (20.0, 24.0, 108.0, 124.0)
     requests = [
         FaceRequest(
             crop,
-            face,
+            Face(box, points, 1.0),
             b"face".ljust(24, b".") + number.to_bytes(8, "big"),
             None if people is None else str(people[number]).encode()[:32].ljust(32, b"."),
         )
-        for number, crop in enumerate(crops)
+        for number, (crop, points) in enumerate(zip(crops, landmarks, strict=True))
     ]
     results = transform.protect(requests)
     return np.stack([apply_patches(crop, [result.patch]) for crop, result in zip(crops, results, strict=True)])
@@ -67,23 +67,28 @@ def matching(judge: Recognizer, data: LabelledCrops, chosen: np.ndarray, publish
     }
 
 
-def read_corpus(folder: Path, identities: int, each: int, leave_out: frozenset[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(aligned crops, person) of the identities with most photos in the lfw tars of `folder`.
+def read_corpus(
+    folder: Path, identities: int, each: int, leave_out: frozenset[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(aligned crops, landmarks in them, person) of the identities with most photos in the lfw tars of `folder`.
 
     Each sample is a .jpg with a .json that has `identity` and `landmarks` (five points).
     """
-    by_person: dict[str, list[np.ndarray]] = defaultdict(list)
+    by_person: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     for path in sorted(folder.glob("lfw*.tar")):
         with tarfile.open(path) as archive:
             held = {info.name: archive.extractfile(info).read() for info in archive if info.isreg()}  # type: ignore[union-attr]
         for name in sorted(name for name in held if name.endswith(".json")):
             facts = json.loads(held[name])
             if facts["identity"] not in leave_out:
-                matrix = face_to_crop_matrix(np.array(facts["landmarks"]))
-                by_person[facts["identity"]].append(warp_to_crop(decode(held[f"{name[:-5]}.jpg"]).pixels, matrix))
+                points = np.array(facts["landmarks"])
+                matrix = face_to_crop_matrix(points)
+                crop = warp_to_crop(decode(held[f"{name[:-5]}.jpg"]).pixels, matrix)
+                by_person[facts["identity"]].append((crop, map_points(points, matrix)))
     people = sorted(by_person, key=lambda one: (-len(by_person[one]), one))[:identities]
-    pairs = [(crop, one) for one in people for crop in by_person[one][:each]]
-    return np.stack([crop for crop, _ in pairs]), np.array([one for _, one in pairs])
+    chosen = [(crop, points, one) for one in people for crop, points in by_person[one][:each]]
+    crops, landmarks, names = zip(*chosen, strict=True)
+    return np.stack(crops), np.stack(landmarks), np.array(names)
 
 
 def fitted_head(features: np.ndarray, person: np.ndarray, seed: int = 0) -> torch.nn.Module:
@@ -108,7 +113,7 @@ def fitted_head(features: np.ndarray, person: np.ndarray, seed: int = 0) -> torc
 def downstream(train: Path, tested: LabelledCrops, base: Recognizer, identities: int, each: int) -> dict[str, dict[str, float]]:
     """Release -> verification of clean pairs by a head that was fitted on it alone."""
     known = frozenset(one.rpartition("/")[2] for one in tested.person)
-    crops, person = read_corpus(train, identities, each, known)
+    crops, landmarks, person = read_corpus(train, identities, each, known)
     settings = TransformConfig(recovery="none", preset="fast")
     clean = base.embed(tested.crops)
     rows = {}
@@ -116,9 +121,10 @@ def downstream(train: Path, tested: LabelledCrops, base: Recognizer, identities:
         if release == "clean":
             published = crops
         elif release in ("blur", "mosaic"):
-            published = protect_crops(load_transform(replace(settings, transform=release)), crops, None)
+            published = protect_crops(load_transform(replace(settings, transform=release)), crops, landmarks, None)
         else:
-            published = protect_crops(load_transform(settings), crops, person if release == "per identity" else None)
+            people = person if release == "per identity" else None
+            published = protect_crops(load_transform(settings), crops, landmarks, people)
         head = fitted_head(base.embed(published), person)
         with torch.no_grad():
             embedded = functional.normalize(head(torch.from_numpy(clean).float()), dim=1).numpy()
@@ -150,7 +156,7 @@ def main() -> None:
     document: dict[str, object] = {"people": len(people), "photos": len(chosen)}
     if not options.train:
         transform = load_transform(TransformConfig(recovery="none", preset=options.preset))
-        published = protect_crops(transform, data.crops[chosen], data.person[chosen])
+        published = protect_crops(transform, data.crops[chosen], data.landmarks[chosen], data.person[chosen])
         for spec in options.judge or ["builtin"]:
             document[spec] = matching(load_recognizer(spec), data, chosen, published)
     else:
