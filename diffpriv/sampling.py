@@ -15,6 +15,7 @@ import torch
 from diffpriv.denoising import Denoiser, Prediction, Surroundings
 
 CONTRAST_BAND = range(200, 900)  # timesteps; above, all is noise, and below, the face is settled
+GUIDED_BELOW = 900  # timesteps; above, the clean estimate is nobody's face, and its gradient costs as much as any
 Guide = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (state after the step, clean estimate before it) -> state
 Keep = Callable[[torch.Tensor, int], torch.Tensor]  # (state, its timestep) -> state with what is known put back
 
@@ -45,7 +46,7 @@ def sample(
     Args:
         state: noisy latent at the first timestep. order: 1 or 2.
         contrast: weight w of the tokens' effect, clean = null + w (conditional - null); 1 asks for no null prediction.
-        guide: applied after each `guide_every`-th step, counted from the last. keep: after every step.
+        guide: applied after each `guide_every`-th step below GUIDED_BELOW, counted from the last. keep: after every step.
     """
     before: torch.Tensor | None = None
     for index, timestep in enumerate(timesteps):
@@ -55,7 +56,7 @@ def sample(
         if order == 2 and before is not None:
             ahead = denoiser.extrapolated(prediction, before, (timesteps[index - 1], timestep, following))
         state, before = denoiser.step(ahead, following), prediction.clean
-        if guide is not None and (len(timesteps) - 1 - index) % guide_every == 0:
+        if guide is not None and timestep < GUIDED_BELOW and (len(timesteps) - 1 - index) % guide_every == 0:
             state = guide(state, prediction.clean)
         if keep is not None:
             state = keep(state, following)

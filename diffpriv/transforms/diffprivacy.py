@@ -23,7 +23,7 @@ from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
 from diffpriv.presets import Preset, load_preset
 from diffpriv.recognizers.base import Recognizer
 from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_face, fill_patch
-from diffpriv.transforms.output_check import Finding, OutputCheck
+from diffpriv.transforms.output_check import SMALLEST_SEEN, Finding, OutputCheck
 from diffpriv.weights import load_pipeline, resolve_model, weights_digest
 
 LIMIT_FALSE_ACCEPT_RATE = "0.001"
@@ -45,7 +45,8 @@ class DiffPrivacyTransform:
         self._digest = digest
         self.similarity_limit = self._resolve_limit()
         self._batch = self.preset.micro_batch
-        self.check = OutputCheck(pipeline.recognizer, load_detector("centerface"), self._batch, judge)
+        detector = load_detector("centerface", smallest_face=SMALLEST_SEEN)
+        self.check = OutputCheck(pipeline.recognizer, detector, self._batch, judge)
         pipeline.arithmetic = resolve_arithmetic(config.arithmetic, pipeline.device)
         self._judge = judge
 

@@ -20,6 +20,7 @@ from diffpriv.transforms.base import FaceRequest
 VIEW_MARGIN = 32  # canonical pixels around the crop in which the detector looks
 CENTRE = (64.0, 77.0)  # of the face in the canonical square
 FALSE_ACCEPT_RATE = 1e-3
+SMALLEST_SEEN = 32.0  # canonical pixels; faces in these views are about 90, so the detector may look at half the size
 NEAR = 24.0  # canonical pixels: a face found further away is a neighbour
 
 
@@ -61,8 +62,7 @@ class OutputCheck:
             pixels = torch.from_numpy(padded).to(originals.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             embedded = self._recognizer.embed_canonical(pixels)
         similarity = self._recognizer.similarity(embedded[: len(crops)], originals[: len(crops)]).tolist()
-        views = [_view(picture, matrix) for picture, matrix in pairs]
-        seen = [self._sees_face(view) for view in views]
+        seen = self._see_faces([_view(picture, matrix) for picture, matrix in pairs])
         matched = self._judged([request.image for request in requests], matrices, crops)
         return [Finding(*one) for one in zip(similarity, matched, seen, strict=True)]
 
@@ -73,11 +73,13 @@ class OutputCheck:
         cosine = (self._judge.embed(np.stack(crops)) * self._judge.embed(originals)).sum(1)
         return [bool(value > self._judge.threshold(FALSE_ACCEPT_RATE)) for value in cosine]
 
-    def _sees_face(self, view: np.ndarray) -> bool:
+    def _see_faces(self, views: list[np.ndarray]) -> list[bool]:
         centre = np.array(CENTRE) + VIEW_MARGIN
-        (faces,) = self._detector.detect([view])
-        middles = [np.array([(face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2]) for face in faces]
-        return any(float(np.linalg.norm(middle - centre)) <= NEAR for middle in middles)
+        found = []
+        for faces in self._detector.detect(views):
+            middles = [np.array([(face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2]) for face in faces]
+            found.append(any(float(np.linalg.norm(middle - centre)) <= NEAR for middle in middles))
+        return found
 
 
 def _view(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
