@@ -28,7 +28,8 @@ class Workers(Strict):
         detect_actors, protect_actors: size of each pool; 0 lets the pool grow with the cluster.
         detect_gpus, protect_gpus: share of a GPU per actor, an exact fraction 1/n or a whole number; 0 runs on the CPU.
         detect_cpus, protect_cpus: logical CPUs per actor.
-        detect_batch, protect_batch: samples handed to an actor at once.
+        detect_batch, protect_batch: samples handed to an actor at once. The method runs faces in padded micro-batches of 8 or
+            16, so a batch of few samples would be half padding.
         restarts: how often a pool's dead actors are replaced before the job looks for the sample that kills them.
     """
 
@@ -39,7 +40,7 @@ class Workers(Strict):
     detect_cpus: float = Field(1, ge=0)
     protect_cpus: float = Field(1, ge=0)
     detect_batch: int = Field(16, ge=1)
-    protect_batch: int = Field(16, ge=1)
+    protect_batch: int = Field(64, ge=1)
     restarts: int = Field(2, ge=0)
 
     @pydantic.field_validator("detect_gpus", "protect_gpus")

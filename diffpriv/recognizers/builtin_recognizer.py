@@ -5,6 +5,7 @@ import torch
 
 from diffpriv.errors import ModelError
 from diffpriv.models.recognizer import FaceRecognizer
+from diffpriv.recognizers.base import measured_threshold
 from diffpriv.weights import resolve_model, weights_digest
 
 
@@ -23,10 +24,11 @@ class BuiltinRecognizer:
         if not (folder / "config.json").is_file():
             raise ModelError(
                 f"There are no recogniser weights in {folder}.",
-                advice='Give a model folder or insightface:FOLDER, or install the package with its "builtin" model.',
+                advice='Give "builtin", "dlib", human:FOLDER, insightface:FOLDER, or a model folder.',
             )
         try:
-            self.network = FaceRecognizer.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False).float().eval()
+            self.network = FaceRecognizer.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+            self.network.float().eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(
                 f"The recogniser in {folder} cannot be read: {error}", advice="Copy the model folder again."
@@ -43,13 +45,10 @@ class BuiltinRecognizer:
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """See `Recognizer.embed`; one face a call, so that a face's bits never depend on its neighbours."""
+        device = self.network.device
         with torch.no_grad():
-            rows = [
-                self.network.embed_canonical(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)[
-                    0
-                ].numpy()
-                for crop in crops
-            ]
+            pixels = [torch.from_numpy(crop.copy()).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1 for crop in crops]
+            rows = [self.network.embed_canonical(one)[0].cpu().numpy() for one in pixels]
         embedded = np.array(rows, np.float32).reshape(len(crops), self.dim)
         if not np.isfinite(embedded).all():
             raise ModelError("The recogniser gave an embedding that is not a number.", advice="Check its weights.")
@@ -57,11 +56,18 @@ class BuiltinRecognizer:
 
     def threshold(self, far: float) -> float:
         """See `Recognizer.threshold`; measured by `benchmarks.recognition`, kept in the folder's config.json."""
-        thresholds = self.network.config.thresholds or {}
-        for rate, similarity in thresholds.items():
-            if np.isclose(float(rate), far, rtol=1e-6):
-                # Kept as `FaceRecognizer.similarity`; this interface compares by the cosine.
-                return 1 - (1 - float(similarity)) * float(self.network.config.spread)
-        raise ModelError(
-            f"No threshold at a false-accept rate of {far:g} is known for this recogniser.", advice="Give a similarity limit."
-        )
+        similarity = measured_threshold(self.network.config.thresholds or {}, far, "Give a similarity limit.")
+        # Kept as `FaceRecognizer.similarity`; this interface compares by the cosine.
+        return 1 - (1 - similarity) * float(self.network.config.spread)
+
+    def embed_canonical(self, crop: torch.Tensor) -> torch.Tensor:
+        """See `DifferentiableRecognizer`."""
+        return self.network.embed_canonical(crop)
+
+    def similarity(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """See `DifferentiableRecognizer`."""
+        return self.network.similarity(first, second)
+
+    def to(self, device: torch.device) -> "BuiltinRecognizer":
+        self.network.to(device)
+        return self

@@ -14,6 +14,7 @@ import numpy as np
 from diffpriv.errors import DetectorError, ModelError
 from diffpriv.faces.alignment import CANONICAL_LANDMARKS, CANONICAL_SIZE, estimate_similarity
 from diffpriv.insightface_packs import DEFAULT_ROOT, file_digest, resolve_pack, session_settings
+from diffpriv.recognizers.base import measured_threshold
 
 INPUT_SIZE = 112
 # (5, 2): the template that ArcFace models are trained on, in their 112 px input.
@@ -81,13 +82,8 @@ class InsightFaceRecognizer:
 
     def threshold(self, far: float) -> float:
         """See `Recognizer.threshold`; read from thresholds.json in the pack's folder."""
-        for rate, similarity in self._thresholds.items():
-            if np.isclose(float(rate), far, rtol=1e-6):
-                return similarity
-        raise ModelError(
-            f"No threshold at a false-accept rate of {far:g} is known for this recogniser.",
-            advice=f'Give similarity_limit, or a measured one in {THRESHOLDS_FILE} beside the weights, as {{"{far:g}": 0.3}}.',
-        )
+        advice = f'Write a measured one to {THRESHOLDS_FILE} beside the weights, as {{"{far:g}": 0.3}}.'
+        return measured_threshold(self._thresholds, far, advice)
 
 
 def _load_recognition(folder: Path, threads: int) -> Any:

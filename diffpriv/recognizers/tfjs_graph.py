@@ -58,6 +58,10 @@ class GraphModel:
         if missing:
             raise ModelError(f"{path} lists no weights for {missing[0]}.", advice="Unpack the model again.")
 
+    def to(self, device: torch.device) -> None:
+        """Move the weights; `run` then takes its input there."""
+        self.weights = {name: value.to(device) for name, value in self.weights.items()}
+
     def run(self, given: torch.Tensor, wanted: list[str]) -> list[torch.Tensor]:
         """The values of the nodes `wanted` for the model's one input (TensorFlow's order of axes).
 

@@ -1,7 +1,8 @@
 """The method behind the interface of `FaceTransform`: crops out of pictures, the pipeline's three stages, patches back.
 
-Faces run in micro-batches of one fixed size (the last one padded), because kernels may sum in another order for another
-batch shape: so a face's bytes depend on nothing but its picture, its seed, the settings and the kind of device.
+Faces run in micro-batches of one fixed size (the last one padded; a smaller size for second and later attempts), because
+kernels may sum in another order for another batch shape: so a face's bytes depend on nothing but its picture, its seed, the
+settings and the kind of device.
 Every result is checked as it will stand in the picture; a face that is over the limit, or that a detector no longer finds, is
 tried again with another draw and a stronger push. One that stays over the limit is filled.
 """
@@ -26,6 +27,7 @@ from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_face, 
 from diffpriv.transforms.output_check import SMALLEST_SEEN, Finding, OutputCheck
 from diffpriv.weights import load_pipeline, resolve_model, weights_digest
 
+RETRY_BATCH = 4  # later attempts are few: a large batch would be padding for the most part
 LIMIT_FALSE_ACCEPT_RATE = "0.001"
 
 
@@ -46,7 +48,7 @@ class DiffPrivacyTransform:
         self.similarity_limit = self._resolve_limit()
         self._batch = self.preset.micro_batch
         detector = load_detector("centerface", smallest_face=SMALLEST_SEEN)
-        self.check = OutputCheck(pipeline.recognizer, detector, self._batch, judge)
+        self.check = OutputCheck(pipeline.recognizer, detector, judge)
         pipeline.arithmetic = resolve_arithmetic(config.arithmetic, pipeline.device)
         self._judge = judge
 
@@ -74,8 +76,9 @@ class DiffPrivacyTransform:
             tries += self._begin(requests[start : start + self._batch])
         for attempt in range(self.config.max_attempts):
             unsettled = [face for face in tries if not face.settled]
-            for start in range(0, len(unsettled), self._batch):
-                self._attempt(unsettled[start : start + self._batch], attempt)
+            batch = self._batch if attempt == 0 else RETRY_BATCH
+            for start in range(0, len(unsettled), batch):
+                self._attempt(unsettled[start : start + batch], batch, attempt)
         return [face.best if face.best is not None else self._fill(face) for face in tries]
 
     def _begin(self, requests: Sequence[FaceRequest]) -> list["_Face"]:
@@ -84,7 +87,7 @@ class DiffPrivacyTransform:
         canonical = [stored_matrix(request) for request in requests]
         matrices = [matrix * (size / CANONICAL_SIZE) for matrix in canonical]
         originals = [warp_to_crop(request.image, matrix, size) for request, matrix in zip(requests, matrices, strict=True)]
-        crops = to_tensor(self._padded(originals), self.pipeline.device)
+        crops = to_tensor(_padded(originals, self._batch), self.pipeline.device)
         key = self.pipeline.create_key(crops, self.preset, noise_map=self.config.recovery == "keys")
         with torch.no_grad():
             target = self.pipeline.recognizer.embed_canonical(crops)
@@ -93,9 +96,9 @@ class DiffPrivacyTransform:
             for row, request in enumerate(requests)
         ]
 
-    def _attempt(self, faces: Sequence["_Face"], attempt: int) -> None:
+    def _attempt(self, faces: Sequence["_Face"], batch: int, attempt: int) -> None:
         """Stage 2 of one micro-batch, and the check of what came out."""
-        padded = self._padded(list(faces))
+        padded = _padded(list(faces), batch)
         crops, key_e = torch.stack([face.crop for face in padded]), torch.stack([face.key_e for face in padded])
         output = self.pipeline.protect(
             crops,
@@ -122,9 +125,6 @@ class DiffPrivacyTransform:
             if self._acceptable(finding) and (finding.found or face.best is None):
                 face.best = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
                 face.settled = finding.found
-
-    def _padded(self, items: list) -> list:
-        return items + [items[-1]] * (self._batch - len(items))
 
     def _acceptable(self, finding: Finding) -> bool:
         if self.config.task == "hide":
@@ -155,13 +155,13 @@ class DiffPrivacyTransform:
             for face, patch in zip(faces, patches, strict=True)
         ]
         crops = torch.stack([face.crop for face in padded])
-        sketches = self.pipeline.sketch(crops, to_tensor(self._padded(published), self.pipeline.device))
+        sketches = self.pipeline.sketch(crops, to_tensor(_padded(published, len(padded)), self.pipeline.device))
         return [encode_image(face.request, self.config.task, sketch) for face, sketch in zip(faces, sketches, strict=False)]
 
     def _fill(self, face: "_Face") -> FaceResult:
         side = "still too like" if self.config.task == "anonymize" else "no longer like"
         reason = f"{side} the original after {self.config.max_attempts} attempts (limit {self.similarity_limit:.3f})"
-        (payload,) = self._payloads_after(self._padded([face]), [fill_patch(face.request)])
+        (payload,) = self._payloads_after(_padded([face], RETRY_BATCH), [fill_patch(face.request)])
         attempts, similarity = self.config.max_attempts, face.similarity
         return fill_face(face.request, reason, attempts=attempts, similarity=similarity, payload=payload)
 
@@ -179,6 +179,10 @@ class _Face:
     best: FaceResult | None = None
     settled: bool = False
     similarity: float = 0.0
+
+
+def _padded(items: list, size: int) -> list:
+    return items + [items[-1]] * (size - len(items))
 
 
 def resolve_arithmetic(name: str, device: torch.device) -> torch.dtype:

@@ -37,14 +37,12 @@ class Finding:
 
 class OutputCheck:
     """Args:
-    recognizer: measures the similarity; run in batches of `batch`, always padded to it, so that a face's value does not
-        depend on its neighbours.
+    recognizer: measures the similarity.
     judge: a recogniser that the user brings and that guidance cannot see; its threshold is that of the false-accept rate.
     """
 
-    def __init__(self, recognizer: FaceRecognizer, detector: Detector, batch: int, judge: Recognizer | None = None) -> None:
-        self._recognizer, self._detector, self._batch = recognizer, detector, batch
-        self._judge = judge
+    def __init__(self, recognizer: FaceRecognizer, detector: Detector, judge: Recognizer | None = None) -> None:
+        self._recognizer, self._detector, self._judge = recognizer, detector, judge
 
     def examine(
         self, requests: Sequence[FaceRequest], patches: Sequence[Patch], matrices: Sequence[np.ndarray], originals: torch.Tensor
@@ -52,12 +50,14 @@ class OutputCheck:
         """One finding per face.
 
         Args:
-            matrices: picture to 128 px canonical crop. originals: embeddings of the originals, (at least n, dim).
+            matrices: picture to 128 px canonical crop.
+            originals: embeddings of the originals, (batch, dim), batch >= n. The recogniser runs in a batch of that size,
+                padded, since a value's bits may depend on it.
         """
         published = [apply_patches(request.image, [patch]) for request, patch in zip(requests, patches, strict=True)]
         pairs = list(zip(published, matrices, strict=True))
         crops = [warp_to_crop(picture, matrix) for picture, matrix in pairs]
-        padded = np.stack(crops + [crops[-1]] * (self._batch - len(crops)))
+        padded = np.stack(crops + [crops[-1]] * (len(originals) - len(crops)))
         with torch.no_grad():
             pixels = torch.from_numpy(padded).to(originals.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             embedded = self._recognizer.embed_canonical(pixels)

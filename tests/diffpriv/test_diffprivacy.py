@@ -131,7 +131,7 @@ def test_recovered_picture_differs_from_the_published_one_inside_the_face_only(r
 def test_tier_image_turns_the_published_face_back_towards_the_original(requests):
     request = requests[0]
     result = load_transform(TransformConfig(preset="fast", recovery="image")).protect([request])[0]
-    assert len(result.payload) < 600
+    assert len(result.payload) < 1000
     published = through_jpeg(apply_patches(request.image, [result.patch]), quality=75)
     recovered = recover_face(result.payload, request.seed, published)
     wrong = recover_face(result.payload, seed(98), published)
