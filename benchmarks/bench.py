@@ -148,7 +148,7 @@ class Bench:
     def _dataset(self) -> Path:
         from benchmarks.growth import make_dataset, pool
 
-        return make_dataset(self._work / "src", pool(self._photos, 250, 500, self._seed), self._count, self._seed, per_shard=16)
+        return make_dataset(self._work / "src", pool(self._photos, 250, 500, self._seed), self._count, self._seed, per_shard=64)
 
     def _job(self, actors: int) -> dict[str, Any]:
         """A whole job, preset fast, tier keys; kept, so that parts b and g share one."""
@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--work", type=Path, help="kept for the next run; by default a temporary folder")
     parser.add_argument("--only", nargs="+", choices=list("abcdefg"), default=list("abcdefg"))
-    parser.add_argument("--faces", type=int, default=160, help="about how many faces parts b, e and g look at")
+    parser.add_argument("--faces", type=int, default=256, help="about how many faces parts b, e and g look at")
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 4000], help="samples, for part f")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
