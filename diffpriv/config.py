@@ -24,6 +24,22 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "preset": ("quality", "fast", "paper"),
     "arithmetic": ("auto", "float32", "bfloat16"),
 }
+RECOGNIZERS = '"builtin", "dlib", human:FOLDER, insightface:FOLDER, or a model folder'  # what `check_recognizer` lets pass
+WITH_FOLDER = ("human", "insightface")
+
+
+def check_recognizer(spec: str) -> tuple[str, str]:
+    """(kind, folder) of a recogniser's name; no colon, no folder. Loads nothing.
+
+    Raises:
+        MisuseError: a kind that nobody knows, or one that needs a folder and has none.
+    """
+    kind, colon, folder = spec.partition(":")
+    if kind in WITH_FOLDER and not folder:
+        raise MisuseError(f"{spec!r} names no weights.", advice=f"Give {kind}:FOLDER.")
+    if colon and kind.isidentifier() and kind not in WITH_FOLDER:
+        raise MisuseError(f"{spec!r} is not a recogniser.", advice=f"Give {RECOGNIZERS}.")
+    return kind, folder
 
 
 @dataclass(frozen=True)
@@ -34,7 +50,10 @@ class TransformConfig:
         transform: "diffprivacy" (the method), or a baseline: "blur", "mosaic", "fill".
         task: "anonymize" (no recogniser knows the face) or "hide" (the chosen recogniser still does, people do not).
         recovery: the tier of the design, section 5. Baselines know "none" and "exact" only.
-        model, recognizer: "builtin", a folder, or a name that the loader understands.
+        model: "builtin", a folder, or a name that the loader understands.
+        recognizer: "builtin", "dlib", "human:FOLDER", "insightface:FOLDER", or a model folder. One that is not the builtin
+            judges every result too: `anonymize` must be no match for it. If it is differentiable (human, a model folder) it
+            guides as well, in `anonymize` beside the model's own; in `hide` it is the one that shall still know the face.
         preset: "quality", "fast", or "paper" (the reference settings).
         similarity_limit: highest similarity to the original that an anonymised face may have, in [-1, 1]; None is the
             recogniser's own limit.
@@ -64,6 +83,7 @@ class TransformConfig:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise MisuseError(f"{name} is {value!r}.", advice='Give "builtin", a folder or a name.')
+        check_recognizer(self.recognizer)
         self._check_similarity_limit()
         if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 16:
             raise MisuseError(f"max_attempts is {self.max_attempts!r}.", advice="Give a whole number from 1 to 16.")

@@ -1,13 +1,13 @@
 """Recognisers by name. Importing this package loads no model; `load_recognizer` does.
 
-Some guide and check protection (the builtin one, an InsightFace pack); others only judge its results and are never seen by
-guidance: `human:FOLDER` is the independent judge, dlib's network is the builtin one's ancestor.
+All of them can check protection. Those that are differentiable can guide it too: the builtin one always does, `human:FOLDER`
+where a job names it, and else it is the independent judge. dlib's network is the builtin one's ancestor.
 """
 
-from diffpriv.errors import MisuseError
-from diffpriv.recognizers.base import Recognizer
+from diffpriv.config import check_recognizer
+from diffpriv.recognizers.base import DifferentiableRecognizer, Recognizer
 
-__all__ = ["Recognizer", "load_recognizer"]
+__all__ = ["DifferentiableRecognizer", "Recognizer", "load_recognizer"]
 
 
 def load_recognizer(spec: str) -> Recognizer:
@@ -17,12 +17,10 @@ def load_recognizer(spec: str) -> Recognizer:
         spec: "builtin", "dlib" (extra `judges`), "human:FOLDER" (the unpacked npm package @vladmandic/human, or its models
             folder), "insightface:PACK", or a model folder with the builtin recogniser's files.
     Raises:
-        MisuseError: the kind needs a folder and none was given.
+        MisuseError: see `check_recognizer`.
         ModelError, DetectorError: the weights are missing or broken.
     """
-    kind, _, folder = spec.partition(":")
-    if kind in ("human", "insightface") and not folder:
-        raise MisuseError(f"{spec!r} names no weights.", advice=f"Give {kind}:FOLDER.")
+    kind, folder = check_recognizer(spec)
     if kind == "insightface":
         from diffpriv.recognizers.insightface_recognizer import InsightFaceRecognizer
 
