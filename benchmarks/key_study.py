@@ -24,13 +24,14 @@ from PIL import Image
 from benchmarks.photos import LabelledCrops, load_photos, verification_rate
 from benchmarks.privacy import SEEDS, protect_crops, structural_similarity
 from diffpriv.config import TransformConfig
+from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.inversion import invert, regenerate
 from diffpriv.keyed_noise import KeyedMap
 from diffpriv.latents import decode_latents, encode_crops
 from diffpriv.payloads import pack_key_i, unpack_key_i
 from diffpriv.recognizers import load_recognizer
 from diffpriv.recovery import psnr
-from diffpriv.transforms.diffprivacy import DiffPrivacyTransform, load_diffprivacy_transform, to_pixels, to_tensor
+from diffpriv.transforms.diffprivacy import DiffPrivacyTransform, load_diffprivacy_transform
 
 RATE = 1e-3
 KNOWN = 0.75

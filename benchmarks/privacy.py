@@ -19,13 +19,14 @@ import torch
 
 from benchmarks.photos import LabelledCrops, load_photos, verification_rate
 from diffpriv.config import TransformConfig
+from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.detectors import load_detector
 from diffpriv.errors import ModelError
 from diffpriv.faces.compositing import face_mask
 from diffpriv.payloads import pack_key_i, unpack_key_i
 from diffpriv.recognizers import load_recognizer
 from diffpriv.recovery import psnr
-from diffpriv.transforms.diffprivacy import DiffPrivacyTransform, load_diffprivacy_transform, to_pixels, to_tensor
+from diffpriv.transforms.diffprivacy import DiffPrivacyTransform, load_diffprivacy_transform
 
 Embed = Callable[[np.ndarray], np.ndarray]
 SEEDS = (b"benchmark seed 1".ljust(32, b"."), b"benchmark seed 2".ljust(32, b"."))

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from diffpriv.crops import to_pixels
 from diffpriv.keyed_noise import keyed_normal
 from diffpriv.pipeline import DiffPrivacyPipeline
-from diffpriv.transforms.diffprivacy import to_pixels
 from diffpriv.weights import load_pipeline, resolve_model
 
 STEPS = 16

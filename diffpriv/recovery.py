@@ -95,7 +95,7 @@ def _recover_exact(material: RecoveryPayload, seed: bytes, published: np.ndarray
 
 def _regenerate(material: RecoveryPayload, model: str, published: np.ndarray | None) -> np.ndarray:
     """The crop at the model's own size, by whichever of the two generative tiers the payload is."""
-    from diffpriv.transforms.diffprivacy import to_pixels, to_tensor
+    from diffpriv.crops import to_pixels, to_tensor
 
     pipeline = _pipeline(model)
 

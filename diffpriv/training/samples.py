@@ -10,18 +10,13 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from diffpriv.crops import to_pixels
 from diffpriv.denoising import Denoiser, Surroundings
 from diffpriv.faces.marks import landmark_marks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.inversion import invert, regenerate
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import MultiScaleInverter
-
-
-def to_pixels(decoded: torch.Tensor) -> np.ndarray:
-    """(n, 3, h, w) in [-1, 1] -> (n, h, w, 3) uint8."""
-    scaled = ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from diffpriv.config import TransformConfig
+from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.detectors import load_detector
 from diffpriv.errors import MisuseError, ModelError
 from diffpriv.faces.alignment import CANONICAL_SIZE, map_points, warp_to_crop
@@ -194,16 +195,6 @@ def resolve_arithmetic(name: str, device: torch.device) -> torch.dtype:
             fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         name = "bfloat16" if fast else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32
-
-
-def to_tensor(crops: list[np.ndarray], device: torch.device) -> torch.Tensor:
-    """uint8 RGB crops -> (n, 3, h, w) float32 in [-1, 1]."""
-    return torch.from_numpy(np.stack(crops)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_pixels(crops: torch.Tensor) -> np.ndarray:
-    """(n, 3, h, w) in [-1, 1] -> (n, h, w, 3) uint8."""
-    return ((crops.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def load_diffprivacy_transform(config: TransformConfig) -> DiffPrivacyTransform:

@@ -55,9 +55,6 @@ def load_judge(spec: str) -> Judge:
 @lru_cache(maxsize=1)
 def public_recognizer() -> "FaceRecognizer":
     """The builtin recogniser as a network with gradients: every attacker has it, since it is published with the tool."""
-    from diffpriv.models.recognizer import FaceRecognizer
-    from diffpriv.weights import resolve_model
+    from diffpriv.recognizers.builtin_recognizer import BuiltinRecognizer
 
-    folder = resolve_model("builtin") / "recognizer"
-    model = FaceRecognizer.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
-    return model.float().eval().requires_grad_(False)
+    return BuiltinRecognizer().network

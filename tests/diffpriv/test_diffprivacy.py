@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from diffpriv.config import TransformConfig
+from diffpriv.crops import to_tensor
 from diffpriv.detectors import load_detector
 from diffpriv.errors import ModelError
 from diffpriv.faces.alignment import warp_to_crop
@@ -19,7 +20,6 @@ from diffpriv.pipeline import DiffPrivacyPipeline
 from diffpriv.presets import load_preset
 from diffpriv.recovery import psnr, recover_face
 from diffpriv.transforms import FaceRequest, load_transform
-from diffpriv.transforms.diffprivacy import to_tensor
 from diffpriv.weights import builtin_folder, load_pipeline, weights_digest
 from tests.diffpriv.face_pictures import astronaut, group_photo
 

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from diffpriv.config import TransformConfig
+from diffpriv.crops import to_tensor
 from diffpriv.detectors import load_detector
 from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.transforms import FaceRequest, load_transform
-from diffpriv.transforms.diffprivacy import to_tensor
 from tests.pipelines.datasets import group
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from diffpriv.crops import to_tensor
 from diffpriv.detectors import load_detector
 from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
-from diffpriv.transforms.diffprivacy import to_tensor
 from diffpriv.weights import builtin_folder, load_pipeline
 from tests.diffpriv.face_pictures import astronaut, group_photo, rescaled
 

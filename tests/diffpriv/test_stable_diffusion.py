@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from diffpriv.config import TransformConfig
+from diffpriv.crops import to_tensor
 from diffpriv.errors import ModelError
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.latents import decode_latents, encode_crops
@@ -16,7 +17,6 @@ from diffpriv.presets import load_preset
 from diffpriv.recovery import recover_face
 from diffpriv.training.clip_inverter import FrozenModel, InverterTraining, train
 from diffpriv.transforms import FaceRequest, load_transform
-from diffpriv.transforms.diffprivacy import to_tensor
 from diffpriv.weights import load_pipeline
 from tests.diffpriv.face_pictures import face_at, texture
 
