@@ -3,7 +3,7 @@
 From the seed come features of nobody (MSI's prior) and a noise map; the model generates a face from them with no surroundings.
 Of a few such candidates, the one least like the others' average stands for the person, so that two identities are told apart.
 Three things are kept, and shared by all photos of the person: the features, which condition the denoiser in place of a key-E;
-the noise that sampling starts from; and the generated face's embedding, towards which guidance pulls. Nothing of the person
+the noise that sampling starts from; and the generated face's embeddings, towards which guidance pulls. Nothing of the person
 enters: an identity depends on the seed and the model alone.
 """
 
@@ -22,16 +22,18 @@ CANDIDATES = 4
 STEPS = 12
 PULL = 3.0  # weight of the identity's embedding in the energy, against 1 for the push away from the original
 SHARED_NOISE = 1.0  # share of the starting noise's variance that all photos of a person have in common
-REMEMBERED = 4096  # identities per process, about 10 KB each
+REMEMBERED = 4096  # identities per process, about 10 KB each, and 4 KB more with a guide of 1,024 numbers
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticIdentity:
-    """features (3, dim) as MSI's, not quantised; noise (*latent_shape) of unit variance; embedding (dim,) of unit length."""
+    """features (3, dim) as MSI's, not quantised; noise (*latent_shape) of unit variance; embeddings (dim,) of unit length, one
+    for each recogniser of the pipeline's ensemble.
+    """
 
     features: torch.Tensor
     noise: torch.Tensor
-    embedding: torch.Tensor
+    embeddings: list[torch.Tensor]
 
 
 class IdentityMaker:
@@ -61,7 +63,7 @@ class IdentityMaker:
         drawn = keyed_normal(seed, "identity/noise", (CANDIDATES, *pipeline.latent_shape))
         noise = torch.from_numpy(drawn).to(pipeline.device)
         crops = pipeline.generate(features, noise, steps=STEPS).clamp(-1, 1)
-        embedded = pipeline.recognizer.embed_canonical(crops)
+        embedded = pipeline.embed(crops)
         # All of a recogniser's embeddings point roughly one way; the candidates' mean tells which.
-        chosen = int((embedded @ embedded.mean(0)).argmin())
-        return SyntheticIdentity(features[chosen], noise[chosen], embedded[chosen])
+        chosen = int((embedded[0] @ embedded[0].mean(0)).argmin())
+        return SyntheticIdentity(features[chosen], noise[chosen], [one[chosen] for one in embedded])

@@ -48,6 +48,11 @@ def keyed_normal(seed: bytes, label: str, shape: Sequence[int]) -> np.ndarray:
     return (np.round(normal / _GRID) * _GRID).astype(np.float32).reshape(tuple(shape))
 
 
+def candidate_seed(seed: bytes, number: int) -> bytes:
+    """32 bytes that everything of a face's candidate is drawn from; the first candidate's seed is the face's own."""
+    return seed if number == 0 else keyed_bytes(seed, f"candidate/{number}", SEED_BYTES)
+
+
 @dataclass(frozen=True, eq=False)
 class KeyedMap:
     """A secret orthogonal map of `count` numbers: a permutation and a sign for each. Undone by whoever has the seed.

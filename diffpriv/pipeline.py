@@ -18,6 +18,7 @@ from torch.nn import functional
 from diffpriv.denoising import Denoiser, Surroundings
 from diffpriv.energies.hiding import HidingEnergy
 from diffpriv.energies.identity import IdentityEnergy
+from diffpriv.energies.repulsion import CandidateRepulsion
 from diffpriv.faces.alignment import CANONICAL_LANDMARKS
 from diffpriv.faces.compositing import face_mask
 from diffpriv.faces.marks import landmark_marks
@@ -25,13 +26,14 @@ from diffpriv.faces.masks import blank_mask
 from diffpriv.guidance import Energy, guidance_direction, guided
 from diffpriv.identities import PULL, SHARED_NOISE, IdentityMaker, SyntheticIdentity
 from diffpriv.inversion import invert, regenerate
-from diffpriv.keyed_noise import keyed_normal
+from diffpriv.keyed_noise import candidate_seed, keyed_normal
 from diffpriv.latents import LATENT_SCALE, decode_latents, encode_crops
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.clip_inverter import ClipInverter, clip_features
 from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.presets import Preset
+from diffpriv.recognizers.base import DifferentiableRecognizer
 from diffpriv.sampling import Conditions, Guide, Keep, sample
 from diffpriv.schedules import scheduled_tokens
 from diffpriv.sketches import apply_sketch, face_places, make_sketch
@@ -50,9 +52,13 @@ class KeyOutput:
 
 @dataclass(frozen=True, eq=False)
 class ProtectOutput:
-    """Stage 2: crops (n, 3, size, size) in [-1, 1], the new face blended into the original's surroundings."""
+    """Stage 2: new faces in [-1, 1], blended into the original's surroundings.
+
+    candidates: (n, preset.candidates, 3, size, size). crops: the first of each, (n, 3, size, size).
+    """
 
     crops: torch.Tensor
+    candidates: torch.Tensor
 
 
 class DiffPrivacyPipeline(DiffusionPipeline):
@@ -61,7 +67,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
     All methods take crops (n, 3, size, size), float32 RGB in [-1, 1], on the pipeline's device; `crop_size` is 128 for the
     builtin model. n is free, but the bits of a result depend on n (summation order in kernels), so callers that need
     reproducible bytes keep n fixed. `arithmetic` torch.bfloat16 computes convolutions and products of protection and inversion
-    in half precision (autocast); recovery is always float32.
+    in half precision (autocast); recovery is always float32. `guides` are recognisers by name that guide protection beside the
+    component `recognizer`; their names enter what is drawn for them, and they are no part of the saved folder.
     """
 
     _optional_components: ClassVar[list[str]] = ["image_encoder"]  # CLIP's vision tower, which a ClipInverter looks through
@@ -81,6 +88,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         )
         self.denoiser = Denoiser(unet, scheduler)
         self.arithmetic = torch.float32
+        self.guides: dict[str, DifferentiableRecognizer] = {}
         self._identities = IdentityMaker(self)
 
     @property
@@ -142,6 +150,14 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         return self.msi(latent).features
 
     @torch.no_grad()
+    def embed(self, crops: torch.Tensor) -> list[torch.Tensor]:
+        """Embeddings of crops under each recogniser of guidance's ensemble, the component's first, (n, dim) each."""
+        return [recognizer.embed_canonical(crops) for recognizer in self._ensemble()]
+
+    def _ensemble(self) -> list[DifferentiableRecognizer]:
+        return [self.recognizer, *self.guides.values()]
+
+    @torch.no_grad()
     def protect(
         self,
         crops: torch.Tensor,
@@ -153,6 +169,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         landmarks: np.ndarray | None = None,
         attempt: int = 0,
         identity_seeds: Sequence[bytes | None] = (),
+        targets: Sequence[torch.Tensor] = (),
     ) -> ProtectOutput:
         """Stage 2: a new face for each crop, determined by its seed.
 
@@ -161,7 +178,13 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             task: "anonymize" or "hide". landmarks: where the new face's are to be, see `surroundings`.
             attempt: 0, 1, …: enters the noise, and later attempts push harder.
             identity_seeds: n of them where some faces of `anonymize` get an identity that they share (`diffpriv.identities`).
+            targets: what `embed` gives for the crops, for who has it already.
         """
+        targets, candidates = targets or self.embed(crops), preset.candidates
+        crops, key_e, *targets = (tensor.repeat_interleave(candidates, 0) for tensor in (crops, key_e, *targets))
+        landmarks = None if landmarks is None else np.repeat(landmarks, candidates, 0)
+        seeds = [candidate_seed(seed, number) for seed in seeds for number in range(candidates)]
+        identity_seeds = [one for one in identity_seeds for _ in range(candidates)]
         noise = preset.temperature * self._keyed_normal(seeds, f"start/{attempt}", self.latent_shape)
         # Later attempts of `anonymize` forget key-E altogether.
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
@@ -180,7 +203,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
         conditions = Conditions(tokens, self.msi.null_stage_tokens(len(crops)), self.surroundings(crops, landmarks))
         scale = preset.guidance_scale * (1 + 0.75 * attempt)
-        energy = self._energy(task, crops, preset, seeds, people)
+        energy = self._energy(task, crops, preset, seeds, people, targets)
         guide = self._guide(energy, crops, scale) if scale else None
         with self._autocast():
             latent = sample(
@@ -194,7 +217,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
                 guide_every=preset.guidance_every,
                 keep=None if self.denoiser.sees_surroundings else self._keep(crops, noise),
             )
-        return ProtectOutput(self._in_place(latent, crops).clamp(-1, 1))
+        made = self._in_place(latent, crops).clamp(-1, 1).unflatten(0, (-1, candidates))
+        return ProtectOutput(made[:, 0], made)
 
     def _features_of_nobody(self, seeds: Sequence[bytes], attempt: int, own: torch.Tensor, share: float) -> torch.Tensor:
         drawn = self._keyed_normal(seeds, f"nobody/{attempt}", (int(self.msi.config["prior_rank"]),))
@@ -255,13 +279,22 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         preset: Preset,
         seeds: Sequence[bytes],
         people: Mapping[int, SyntheticIdentity],
+        targets: Sequence[torch.Tensor],
     ) -> Energy:
-        if task == "hide":
-            return HidingEnergy(self.recognizer, crops, self._blend(crops)[0, 0], push=2.0, distance=0.5)
-        directions = functional.normalize(self._keyed_normal(seeds, "direction", (self.recognizer.config["dim"],)), dim=1)
+        ensemble = self._ensemble()
+        if task == "hide":  # for the guide that was brought, or else the model's own
+            return HidingEnergy(ensemble[-1], crops, targets[-1], self._blend(crops)[0, 0], push=2.0, distance=0.5)
+        labels = ["direction", *(f"direction/{name}" for name in self.guides)]
+        directions = [
+            functional.normalize(self._keyed_normal(seeds, label, (target.shape[1],)), dim=1)
+            for label, target in zip(labels, targets, strict=True)
+        ]
         for row, person in people.items():
-            directions[row] = PULL * person.embedding
-        return IdentityEnergy([self.recognizer], crops, preset.margin, [directions])
+            for direction, embedding in zip(directions, person.embeddings, strict=True):
+                direction[row] = PULL * embedding
+        alone = torch.tensor([row not in people for row in range(len(crops))], device=self.device)
+        repulsion = CandidateRepulsion(preset.candidates, alone) if preset.candidates > 1 else None
+        return IdentityEnergy(ensemble, targets, preset.margin, directions, repulsion)
 
     @torch.no_grad()
     def recover(self, key_e: torch.Tensor, key_i: torch.Tensor, *, steps: int) -> torch.Tensor:

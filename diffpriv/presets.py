@@ -28,6 +28,7 @@ class Preset:
         margin: similarity to the original below which anonymize stops pushing.
         inversion_steps, inversion_refinements: of key-I; recovery runs the same number of steps.
         micro_batch: faces to a batch, whose shape is fixed because bits depend on it.
+        candidates: of each face, sampled side by side, in `anonymize` repelling each other; the first that passes is published.
     """
 
     steps: int
@@ -43,6 +44,7 @@ class Preset:
     inversion_steps: int
     inversion_refinements: int
     micro_batch: int
+    candidates: int = 1
 
 
 PRESETS: dict[tuple[str, str], Preset] = {

@@ -24,4 +24,6 @@ def scheduled_tokens(
     """
     first = -(-conditional_from * STAGES // 1000)
     lower = msi.null_stage_tokens(len(features)) if below is None else msi.stage_tokens(below)
+    if first >= STAGES:
+        return lower.clone()  # null tokens are one row seen many times
     return torch.cat([lower[:, :first], msi.stage_tokens(features)[:, first:]], 1)

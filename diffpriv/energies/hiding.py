@@ -7,29 +7,35 @@ picture (16 px, where people recognise one another) nears the original: w · max
 import torch
 from torch.nn import functional
 
-from diffpriv.models.recognizer import FaceRecognizer
+from diffpriv.recognizers.base import DifferentiableRecognizer
 
 COARSE = 16
 
 
 class HidingEnergy:
     """Args:
-    recognizer: the one that shall still match, differentiable.
-    originals: (batch, 3, 128, 128) in [-1, 1].
+    recognizer: the one that shall still match.
+    originals: (batch, 3, 128, 128) in [-1, 1]. target: (batch, dim), their embeddings.
     region: (128, 128) blend mask; appearance is compared inside it.
     push: weight w of the appearance term.
     distance: RMS difference r (in [-1, 1] units) beyond which appearance is different enough.
     """
 
     def __init__(
-        self, recognizer: FaceRecognizer, originals: torch.Tensor, region: torch.Tensor, *, push: float, distance: float
+        self,
+        recognizer: DifferentiableRecognizer,
+        originals: torch.Tensor,
+        target: torch.Tensor,
+        region: torch.Tensor,
+        *,
+        push: float,
+        distance: float,
     ) -> None:
         self.recognizer = recognizer
+        self.target = target
         self.push, self.distance = push, distance
         self.region = functional.adaptive_avg_pool2d(region[None, None], COARSE)
-        with torch.no_grad():
-            self.target = recognizer.embed_canonical(originals)
-            self.coarse = functional.adaptive_avg_pool2d(originals, COARSE)
+        self.coarse = functional.adaptive_avg_pool2d(originals, COARSE)
 
     def __call__(self, crops: torch.Tensor) -> torch.Tensor:
         unlike = 1 - self.recognizer.similarity(self.recognizer.embed_canonical(crops), self.target)
