@@ -20,7 +20,7 @@ from diffpriv.energies.hiding import HidingEnergy
 from diffpriv.energies.identity import IdentityEnergy
 from diffpriv.energies.repulsion import CandidateRepulsion
 from diffpriv.faces.alignment import CANONICAL_LANDMARKS
-from diffpriv.faces.compositing import face_mask
+from diffpriv.faces.compositing import face_mask, skin_weight
 from diffpriv.faces.marks import landmark_marks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.guidance import Energy, guidance_direction, guided
@@ -213,6 +213,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
                 self.denoiser,
                 order=preset.order,
                 contrast=preset.contrast,
+                contrast_region=self._skin(crops) if self.denoiser.sees_surroundings else None,
                 guide=guide,
                 guide_every=preset.guidance_every,
                 keep=None if self.denoiser.sees_surroundings else self._keep(crops, noise),
@@ -266,6 +267,9 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
     def _blend(self, crops: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(face_mask(crops.shape[-1])).to(crops)[None, None]
+
+    def _skin(self, crops: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool2d(torch.from_numpy(skin_weight(crops.shape[-1])).to(crops)[None, None], LATENT_SCALE)
 
     def _in_place(self, latent: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
         """The decoded face inside the face mask, `crops` outside; not clamped, differentiable."""

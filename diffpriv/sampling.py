@@ -37,6 +37,7 @@ def sample(
     *,
     order: int = 1,
     contrast: float = 1.0,
+    contrast_region: torch.Tensor | None = None,
     guide: Guide | None = None,
     guide_every: int = 1,
     keep: Keep | None = None,
@@ -46,12 +47,15 @@ def sample(
     Args:
         state: noisy latent at the first timestep. order: 1 or 2.
         contrast: weight w of the tokens' effect, clean = null + w (conditional - null); 1 asks for no null prediction.
+        contrast_region: (1, 1, side, side) in [0, 1], by which w is multiplied; None is 1. Where it is 0 the tokens, which tell
+            of somebody else's hair and background too, have no say against the surroundings.
         guide: applied after each `guide_every`-th step below GUIDED_BELOW, counted from the last. keep: after every step.
     """
+    weight = contrast if contrast_region is None or contrast == 1 else contrast * contrast_region
     before: torch.Tensor | None = None
     for index, timestep in enumerate(timesteps):
         following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
-        prediction = _predict(state, timestep, conditions, denoiser, contrast)
+        prediction = _predict(state, timestep, conditions, denoiser, weight)
         ahead = prediction
         if order == 2 and before is not None:
             ahead = denoiser.extrapolated(prediction, before, (timesteps[index - 1], timestep, following))
@@ -63,9 +67,11 @@ def sample(
     return state
 
 
-def _predict(state: torch.Tensor, timestep: int, conditions: Conditions, denoiser: Denoiser, contrast: float) -> Prediction:
+def _predict(
+    state: torch.Tensor, timestep: int, conditions: Conditions, denoiser: Denoiser, weight: float | torch.Tensor
+) -> Prediction:
     told = denoiser.predict(state, timestep, conditions.tokens, conditions.surroundings)
-    if contrast == 1 or timestep not in CONTRAST_BAND:
+    if (isinstance(weight, float) and weight == 1) or timestep not in CONTRAST_BAND:
         return told
     untold = denoiser.predict(state, timestep, conditions.null_tokens, conditions.surroundings)
-    return denoiser.with_clean(state, timestep, untold.clean + contrast * (told.clean - untold.clean))
+    return denoiser.with_clean(state, timestep, untold.clean + weight * (told.clean - untold.clean))

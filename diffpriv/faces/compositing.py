@@ -21,8 +21,9 @@ MASK_POWER_ABOVE = 3.0
 MASK_POWER_BELOW = 2.6
 MASK_OPAQUE = 0.84  # share of the radius up to which the mask is 1; from there to 1 it fades smoothly to 0
 # The same outline, smaller: brows, cheeks and chin.
-SKIN_CENTRE = (64.0, 77.0)
-SKIN_RADII = (40.0, 41.0)
+SKIN_CENTRE = (64.0, 75.0)
+SKIN_RADII = (42.0, 44.0)
+SKIN_FADE = 0.4  # of the radius
 
 # Weight of a patch in a pixel that several claim is alpha / (1 + this - alpha): an opaque patch all but outvotes a feather, so
 # one face's feather never lets a neighbour's original pixels shine through its replacement.
@@ -35,9 +36,10 @@ def face_mask(size: int = CANONICAL_SIZE) -> np.ndarray:
     return (fade * fade * (3 - 2 * fade)).astype(np.float32)
 
 
-def skin_mask(size: int = CANONICAL_SIZE) -> np.ndarray:
-    """(size, size) bool: brows to chin, cheek to cheek, where a face has skin rather than hair or background."""
-    return _radius(size, SKIN_CENTRE, SKIN_RADII) < 1
+def skin_weight(size: int = CANONICAL_SIZE) -> np.ndarray:
+    """(size, size) float32 in [0, 1]: 1 from brows to chin, where a face has skin rather than hair or background; soft rim."""
+    radius = _radius(size, SKIN_CENTRE, SKIN_RADII)
+    return np.clip((1 - radius) / SKIN_FADE + 0.5, 0, 1).astype(np.float32)
 
 
 def _radius(size: int, centre: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:

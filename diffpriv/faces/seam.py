@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from diffpriv.faces.alignment import valid_mask, warp_to_crop
-from diffpriv.faces.compositing import crop_to_patch, face_mask, skin_mask
+from diffpriv.faces.compositing import crop_to_patch, face_mask, skin_weight
 from diffpriv.faces.types import Patch
 from diffpriv.keyed_noise import keyed_normal
 
@@ -62,7 +62,7 @@ def match_colour(crop: np.ndarray, original: np.ndarray, mask: np.ndarray, valid
     if rim.sum() < 16:
         return crop
     difference = original.astype(np.float32) - crop
-    face = skin_mask(crop.shape[0]) & (mask > 0.5) & (valid > 0.5)
+    face = (skin_weight(crop.shape[0]) > 0.5) & (mask > 0.5) & (valid > 0.5)
     tone = np.clip(np.median(difference[face if face.any() else rim > 0], axis=0), -MAX_TONE, MAX_TONE).astype(np.float32)
     sigma = LOCAL_REACH * crop.shape[0] / 128
     weight = cv2.GaussianBlur(rim, (0, 0), sigma)

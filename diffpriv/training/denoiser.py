@@ -39,7 +39,7 @@ class DenoiserTraining:
     key_dropout: float = 0.25
     context_dropout: float = 0.2
     outside_weight: float = 0.1
-    average_decay: float = 0.9995
+    average_decay: float = 0.999
     seed: int = 0
 
 
