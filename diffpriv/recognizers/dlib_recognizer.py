@@ -16,7 +16,7 @@ from diffpriv.recognizers.base import measured_threshold
 FACE_BOX = (24, 28, 104, 108)  # where a detector's box lies in a canonical crop: left, top, right, bottom
 CHIP_SIZE = 150
 CHIP_PADDING = 0.25
-THRESHOLDS = {"0.01": 0.9049, "0.001": 0.9237}  # cosine at a false-accept rate: `benchmarks.recognition`, 107,338 impostor pairs
+THRESHOLDS = {"0.01": 0.9049, "0.001": 0.9237}  # cosines at false-accept rates: `benchmarks.recognition`, 107,338 pairs
 
 
 class DlibRecognizer:

@@ -23,9 +23,9 @@ from diffpriv.faces.seam import blend_face
 from diffpriv.payloads import encode_exact, encode_image, encode_keys, stored_matrix
 from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
 from diffpriv.presets import Preset, load_preset
-from diffpriv.recognizers.base import Recognizer
+from diffpriv.recognizers import DifferentiableRecognizer, Recognizer, load_recognizer
 from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_face, fill_patch
-from diffpriv.transforms.output_check import SMALLEST_SEEN, Finding, OutputCheck
+from diffpriv.transforms.output_check import FALSE_ACCEPT_RATE, SMALLEST_SEEN, Finding, OutputCheck
 from diffpriv.weights import load_pipeline, resolve_model, weights_digest
 
 RETRY_BATCH = 4  # later attempts are few: a large batch would be padding for the most part
@@ -37,6 +37,7 @@ class DiffPrivacyTransform:
     pipeline: the model, in evaluation mode, on its device.
     config: the settings; `similarity_limit` None is the recogniser's threshold at a false-accept rate of 1e-3.
     digest: names the weights.
+    judge: a recogniser beside the model's own; results must pass it too, and if it is differentiable it guides them.
     """
 
     def __init__(
@@ -51,11 +52,15 @@ class DiffPrivacyTransform:
         detector = load_detector("centerface", smallest_face=SMALLEST_SEEN, closer_looks=False)
         self.check = OutputCheck(pipeline.recognizer, detector, judge)
         pipeline.arithmetic = resolve_arithmetic(config.arithmetic, pipeline.device)
+        pipeline.guides = {}
+        if isinstance(judge, DifferentiableRecognizer):
+            judge.to(pipeline.device)
+            pipeline.guides = {judge.identity: judge}
         self._judge = judge
 
     @property
     def identity(self) -> str:
-        judge = f" judge {self._judge.identity}" if self._judge else ""
+        judge = f" {'judge and guide' if self.pipeline.guides else 'judge'} {self._judge.identity}" if self._judge else ""
         arithmetic = str(self.pipeline.arithmetic).removeprefix("torch.")
         return f"diffprivacy/1 weights {self._digest[:16]} {arithmetic}{judge}"
 
@@ -90,15 +95,17 @@ class DiffPrivacyTransform:
         originals = [warp_to_crop(request.image, matrix, size) for request, matrix in zip(requests, matrices, strict=True)]
         crops = to_tensor(_padded(originals, self._batch), self.pipeline.device)
         key = self.pipeline.create_key(crops, self.preset, noise_map=self.config.recovery == "keys")
-        with torch.no_grad():
-            target = self.pipeline.recognizer.embed_canonical(crops)
+        targets = list(zip(*self.pipeline.embed(crops), strict=True))
         return [
-            _Face(request, canonical[row], crops[row], key.key_e[row], target[row], self._payload(request, key, row))
+            _Face(request, canonical[row], crops[row], key.key_e[row], targets[row], self._payload(request, key, row))
             for row, request in enumerate(requests)
         ]
 
     def _attempt(self, faces: Sequence["_Face"], batch: int, attempt: int) -> None:
-        """Stage 2 of one micro-batch, and the check of what came out."""
+        """Stage 2 of one micro-batch, and the check of what came out, a candidate at a time until one of a face's passes.
+
+        Candidates differ by what the face's key drew for them, so which one is the first to pass is the key's choice.
+        """
         padded = _padded(list(faces), batch)
         crops, key_e = torch.stack([face.crop for face in padded]), torch.stack([face.key_e for face in padded])
         output = self.pipeline.protect(
@@ -110,26 +117,36 @@ class DiffPrivacyTransform:
             landmarks=np.stack([map_points(face.request.face.landmarks, face.matrix) for face in padded]),
             attempt=attempt,
             identity_seeds=[face.request.identity_seed for face in padded],
+            targets=[torch.stack(one) for one in zip(*(face.targets for face in padded), strict=True)],
         )
+        for number in range(self.preset.candidates):
+            made = zip(faces, to_pixels(output.candidates[:, number]), strict=False)
+            waiting = [(face, pixels) for face, pixels in made if not face.settled]
+            if waiting:
+                self._settle([face for face, _ in waiting], [pixels for _, pixels in waiting], batch, attempt)
+
+    def _settle(self, faces: Sequence["_Face"], made: Sequence[np.ndarray], batch: int, attempt: int) -> None:
+        """Keep what passes of one new crop a face, (size, size, 3) uint8; `batch` is the shape that checks are padded to."""
+        padded = _padded(list(faces), batch)
         scale = self.pipeline.crop_size / CANONICAL_SIZE
         patches = [
             blend_face(face.request.image, pixels, face.matrix * scale, face.request.seed)
-            for face, pixels in zip(faces, to_pixels(output.crops), strict=False)
+            for face, pixels in zip(faces, made, strict=True)
         ]
         payloads = self._payloads_after(padded, patches)
         requests, matrices = [face.request for face in faces], [face.matrix for face in faces]
-        target = torch.stack([face.target for face in padded])
-        findings = self.check.examine(requests, patches, matrices, target)
+        targets = torch.stack([face.targets[0] for face in padded])
+        findings = self.check.examine(requests, patches, matrices, targets)
         for face, patch, payload, finding in zip(faces, patches, payloads, findings, strict=True):
             face.similarity = finding.similarity
-            # Without a face to be found there it is private but of little use: kept only if no later attempt is better.
+            # Without a face to be found there it is private but of little use: kept only if nothing that comes later is better.
             if self._acceptable(finding) and (finding.found or face.best is None):
                 face.best = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
                 face.settled = finding.found
 
     def _acceptable(self, finding: Finding) -> bool:
         if self.config.task == "hide":
-            return finding.similarity >= self.similarity_limit
+            return finding.matched if self._judge else finding.similarity >= self.similarity_limit
         return finding.similarity <= self.similarity_limit and not finding.matched
 
     def _payload(self, request: FaceRequest, key: KeyOutput, row: int) -> bytes:
@@ -161,7 +178,8 @@ class DiffPrivacyTransform:
 
     def _fill(self, face: "_Face") -> FaceResult:
         side = "still too like" if self.config.task == "anonymize" else "no longer like"
-        reason = f"{side} the original after {self.config.max_attempts} attempts (limit {self.similarity_limit:.3f})"
+        limit = f"limit {self.similarity_limit:.3f}{f', or by {self._judge.identity}' if self._judge else ''}"
+        reason = f"{side} the original after {self.config.max_attempts} attempts ({limit})"
         (payload,) = self._payloads_after(_padded([face], RETRY_BATCH), [fill_patch(face.request)])
         attempts, similarity = self.config.max_attempts, face.similarity
         return fill_face(face.request, reason, attempts=attempts, similarity=similarity, payload=payload)
@@ -175,7 +193,7 @@ class _Face:
     matrix: np.ndarray  # picture to 128 px canonical crop
     crop: torch.Tensor  # (3, size, size)
     key_e: torch.Tensor
-    target: torch.Tensor  # the original's embedding
+    targets: Sequence[torch.Tensor]  # the original's embeddings, under the model's own recogniser and its guides
     payload: bytes
     best: FaceResult | None = None
     settled: bool = False
@@ -200,11 +218,11 @@ def resolve_arithmetic(name: str, device: torch.device) -> torch.dtype:
 def load_diffprivacy_transform(config: TransformConfig) -> DiffPrivacyTransform:
     """The transform of a model folder; "builtin" is the one inside the package.
 
-    With a recogniser other than "builtin", every anonymised face must also be no match for that one. The task `hide` keeps a
-    face known to the recogniser that guides it, which has to be differentiable: only the builtin one is.
+    With a recogniser other than "builtin", every anonymised face must also be no match for that one, which guides as well if it
+    is differentiable. The task `hide` keeps a face known to the recogniser that guides it, so that one has to be.
 
     Raises:
-        ModelError, DetectorError: a model folder is missing or incomplete.
+        ModelError, DetectorError: a model folder is missing or incomplete, or the recogniser has no measured threshold.
         MisuseError: a recogniser that this task cannot use.
     """
     folder = resolve_model(config.model)
@@ -214,13 +232,11 @@ def load_diffprivacy_transform(config: TransformConfig) -> DiffPrivacyTransform:
 def _load_judge(config: TransformConfig) -> Recognizer | None:
     if config.recognizer == "builtin":
         return None
-    kind, _, pack = config.recognizer.partition(":")
-    if kind != "insightface" or not pack:
-        raise MisuseError(f"{config.recognizer!r} is not a recogniser.", advice='Give "builtin" or "insightface:FOLDER".')
-    if config.task == "hide":
+    judge = load_recognizer(config.recognizer)
+    if config.task == "hide" and not isinstance(judge, DifferentiableRecognizer):
         raise MisuseError(
-            "The task hide is guided by the recogniser, and an InsightFace pack has no gradient.", advice="Use builtin."
+            f"The task hide is guided by the recogniser, and {config.recognizer} has no gradient.",
+            advice="Use builtin, human:FOLDER, or a model folder.",
         )
-    from diffpriv.recognizers.insightface_recognizer import InsightFaceRecognizer
-
-    return InsightFaceRecognizer(pack)
+    judge.threshold(FALSE_ACCEPT_RATE)  # an unmeasured one is an error now, not at the first face
+    return judge

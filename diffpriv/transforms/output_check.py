@@ -38,7 +38,7 @@ class Finding:
 class OutputCheck:
     """Args:
     recognizer: measures the similarity.
-    judge: a recogniser that the user brings and that guidance cannot see; its threshold is that of the false-accept rate.
+    judge: a recogniser that the user brings, of any kind; its threshold is that of the false-accept rate.
     """
 
     def __init__(self, recognizer: FaceRecognizer, detector: Detector, judge: Recognizer | None = None) -> None:
