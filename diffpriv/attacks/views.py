@@ -1,7 +1,7 @@
 """What an attacker is shown of a crop: to find out which part tells who it is.
 
-The method replaces what is inside the face mask and keeps hair, outline and clothes; a match that needs only those is no
-failure of the new face, and no better face would prevent it.
+The method replaces what is inside the face mask and keeps clothes, background and the hair beyond the head's outline; a match
+that needs only those is no failure of the new face, and no better face would prevent it.
 """
 
 import numpy as np
