@@ -130,6 +130,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     _module("cryptography.hazmat.primitives.hpke", "key wrapping", needed=True, advice=REINSTALL, call=_hpke),
     _detector,
     _model,
+    _module("dlib", "dlib's recogniser", needed=False, advice='For --recognizer or --judge dlib: pip install ".[judges]".'),
     _module("apache_beam", "Beam engine", needed=False, advice='For --engine beam: pip install -c constraints.txt ".[beam]".'),
     _module("boto3", "AWS (S3, KMS)", needed=False, advice='For s3:// URLs and KMS recipients: pip install ".[aws]".'),
     _module("pkcs11", "PKCS#11 tokens", needed=False, advice='For recipients on a token: pip install ".[pkcs11]".'),

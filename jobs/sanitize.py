@@ -57,7 +57,10 @@ def sanitize(
     transform: Annotated[str | None, typer.Option(help="diffprivacy, or a baseline: blur, mosaic, fill.")] = None,
     model: Annotated[str | None, typer.Option(help="builtin, a model folder, or a name.")] = None,
     detector: Annotated[str | None, typer.Option(help="centerface or insightface:FOLDER.")] = None,
-    recognizer: Annotated[str | None, typer.Option(help="builtin, a folder, or insightface:FOLDER.")] = None,
+    recognizer: Annotated[
+        str | None,
+        typer.Option(help="One more that new faces must not match: dlib, human:FOLDER, insightface:FOLDER, a model folder."),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="quality, fast or paper.")] = None,
     similarity_limit: Annotated[
         float | None, typer.Option(help="Highest similarity to its original that a face may keep, -1 to 1.")

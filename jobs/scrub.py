@@ -52,7 +52,10 @@ def scrub(
     transform: Annotated[str | None, typer.Option(help="diffprivacy, or a baseline: blur, mosaic, fill.")] = None,
     model: Annotated[str | None, typer.Option(help="builtin, a model folder, or a name.")] = None,
     detector: Annotated[str | None, typer.Option(help="centerface or insightface:FOLDER.")] = None,
-    recognizer: Annotated[str | None, typer.Option(help="The one that the transformation works against.")] = None,
+    recognizer: Annotated[
+        str | None,
+        typer.Option(help="One more that new faces must not match: dlib, human:FOLDER, insightface:FOLDER, a model folder."),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="quality, fast or paper.")] = None,
     strip_metadata: Annotated[
         str | None, typer.Option(help="Whose EXIF, XMP, comments and thumbnails go: changed pictures', or all.")
@@ -79,7 +82,10 @@ def scrub(
     gate_detector: Annotated[str | None, typer.Option(help="The gate's detector, if not the job's.")] = None,
     second_detector: Annotated[str, typer.Option(help="Another detector for the gate: insightface:FOLDER.")] = "",
     gate_recognizer: Annotated[
-        str | None, typer.Option(help="builtin, a folder, or insightface:FOLDER; baselines are compared by region without one.")
+        str | None,
+        typer.Option(
+            help="builtin, dlib, human:FOLDER, insightface:FOLDER, a model folder; without one baselines go by region."
+        ),
     ] = None,
     similarity_limit: Annotated[
         float | None, typer.Option(help="Highest similarity to an original that the gate passes, -1 to 1.")

@@ -1,16 +1,18 @@
 """Flags and fixtures for all tests. A test that a flag leaves out is listed by name at the end of the run."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-_FLAGS = {"slow": "takes minutes", "gpu": "needs a CUDA device"}
+_FLAGS = {"slow": "takes minutes", "gpu": "needs a CUDA device", "human": "needs the npm package @vladmandic/human, unpacked"}
 _LEFT_OUT = pytest.StashKey[dict[str, list[str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     for flag, why in _FLAGS.items():
-        parser.addoption(f"--{flag}", action="store_true", default=False, help=f"also run tests marked {flag}: {why}")
+        given: dict[str, Any] = {"metavar": "FOLDER"} if flag == "human" else {"action": "store_true"}
+        parser.addoption(f"--{flag}", default=False, help=f"also run tests marked {flag}: {why}", **given)
     parser.addoption("--kills", type=int, default=6, help="how many processes tests/pipelines/test_kill.py kills")
     parser.addoption("--kill-seed", default="", help="repeat the kills of an earlier run")
 

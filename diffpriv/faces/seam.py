@@ -2,8 +2,8 @@
 
 A crop of 128 px put over a face of 400 px is softer than the rest of the photo, and its tone may be a little off; both give it
 away as pasted. Three corrections, all low-dimensional statistics of the photo, none a copy of the face's own pixels:
-  colour     the median difference to the original over the face, everywhere, and the smooth remainder in the mask's fading rim
-             near the rim; so the face has the tone of the neck and ears beside it;
+  colour     the median difference to the original in the mask's fading rim, everywhere, and its smooth remainder near the rim:
+             what shows beside the face decides its tone. The original's own skin has no say: a trained attacker reads it;
   sharpness  the crop's finest octave amplified until it varies as the original's did, never more than doubled;
   grain      keyed noise in the octaves that a crop of this size cannot hold, as strong as the original's residual there.
 The noise comes from the face's seed, so the same face key gives the same pixels. Pure: no files, no global random state.
@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 
 from diffpriv.faces.alignment import valid_mask, warp_to_crop
-from diffpriv.faces.compositing import crop_to_patch, face_mask, skin_weight
+from diffpriv.faces.compositing import crop_to_patch, face_mask
 from diffpriv.faces.types import Patch
 from diffpriv.keyed_noise import keyed_normal
 
 GRAIN_LABEL = "seam/grain"
-MAX_TONE = 48.0  # levels
-MAX_LOCAL = 16.0  # a larger difference at the rim is hair or background, not tone
+MAX_TONE = 16.0  # levels; a larger difference at the rim is another hair or background, not another tone
+MAX_LOCAL = 16.0
 LOCAL_REACH = 9.0  # crop pixels over which the rim's remainder is smoothed
 MAX_SHARPENING = 1.0
 MAX_GRAIN = 4.0  # levels, standard deviation in one octave: more shows as speckle where the original had lashes, not grain
@@ -52,7 +52,7 @@ def blend_face(image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, seed: by
 
 
 def match_colour(crop: np.ndarray, original: np.ndarray, mask: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """The crop with its tone moved to the original's, over the face and then near the mask's rim.
+    """The crop with its tone moved to that of the picture around the mask.
 
     Args:
         crop, original: (size, size, 3) uint8 RGB, aligned alike. mask: (size, size) float32.
@@ -62,8 +62,7 @@ def match_colour(crop: np.ndarray, original: np.ndarray, mask: np.ndarray, valid
     if rim.sum() < 16:
         return crop
     difference = original.astype(np.float32) - crop
-    face = (skin_weight(crop.shape[0]) > 0.5) & (mask > 0.5) & (valid > 0.5)
-    tone = np.clip(np.median(difference[face if face.any() else rim > 0], axis=0), -MAX_TONE, MAX_TONE).astype(np.float32)
+    tone = np.clip(np.median(difference[rim > 0], axis=0), -MAX_TONE, MAX_TONE).astype(np.float32)
     sigma = LOCAL_REACH * crop.shape[0] / 128
     weight = cv2.GaussianBlur(rim, (0, 0), sigma)
     bounded = np.clip(difference - tone, -MAX_LOCAL, MAX_LOCAL)

@@ -1,6 +1,7 @@
 """The recognisers that judge, each with what must be known of it: whether guidance ever saw it."""
 
 import importlib.util
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -41,14 +42,22 @@ def default_judges() -> tuple[str, ...]:
     return ("dlib",) if installed else ("builtin",)
 
 
-def load_judge(spec: str) -> Judge:
-    """Raises: ModelError or DetectorError, with advice, where its weights are missing."""
+def load_judge(spec: str, made_by: Collection[str] = ()) -> Judge:
+    """The recogniser of a name, and what is known of it.
+
+    Args:
+        made_by: identities of the transformations that made what is judged; they name the recognisers that they worked against.
+    Raises:
+        ModelError, DetectorError: with advice, where its weights are missing.
+    """
     recognizer = load_recognizer(spec)
     known = {"dlib": (SAME, False), "builtin": (USED, False)}
     if spec in known:
         return Judge(spec, recognizer.identity, *known[spec], recognizer)
     kind, _, place = spec.partition(":")
     name = f"{kind}:{place.rstrip('/').rpartition('/')[2]}" if place else spec.rstrip("/").rpartition("/")[2]
+    if any(recognizer.identity in one for one in made_by):
+        return Judge(name, recognizer.identity, USED, False, recognizer)
     return Judge(name, recognizer.identity, UNSEEN, True, recognizer)
 
 

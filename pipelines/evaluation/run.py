@@ -24,6 +24,7 @@ from pipelines.evaluation.self_test import SelfTest
 from pipelines.evaluation.settings import EvaluationSettings
 from pipelines.evaluation.utility import Downstream, measure_attributes, measure_utility
 from pipelines.evaluation.verdict import verdict
+from pipelines.published import records
 from pipelines.workers import fix_threads
 
 VERSION = 1
@@ -42,7 +43,8 @@ def evaluate(
     fix_threads()
     columns = tuple(dict.fromkeys(one for one in (settings.group, *settings.attributes) if one))
     labels = Labels(settings.identity, columns)
-    judges = [load_judge(spec) for spec in settings.judges or default_judges()]
+    made_by = {str(record["made_by"].get("transform", "")) for record in records(protected)}
+    judges = [load_judge(spec, made_by) for spec in settings.judges or default_judges()]
     detector = load_detector(settings.detector)
     fix_threads()
     pairs = PairedPictures(original, protected, labels, sample=settings.sample, seed=settings.seed, format=settings.format)
