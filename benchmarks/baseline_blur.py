@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks.detection import read_manifest
 from benchmarks.environment import environment
+from benchmarks.photos import read_pixels
 
 CHUNK = 10
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
@@ -166,7 +167,7 @@ def run(blur: Blur, encoded: list[bytes]) -> list[int]:
     """Decode, blur, encode each picture; faces found per picture."""
     counts = []
     for data in encoded:
-        image = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        image = read_pixels(data)
         protected, count = blur(image)
         cv2.imencode(".jpg", cv2.cvtColor(protected, cv2.COLOR_RGB2BGR), QUALITY)
         counts.append(count)

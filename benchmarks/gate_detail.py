@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.photos import load_photos
+from benchmarks.photos import load_photos, read_pixels
 from benchmarks.privacy import SEEDS, protect_crops
 from diffpriv.config import TransformConfig
 from diffpriv.transforms.diffprivacy import load_diffprivacy_transform
@@ -25,8 +25,8 @@ def chip(crop: np.ndarray) -> np.ndarray:
 
 def re_encoded(crop: np.ndarray, quality: int, scale: float) -> np.ndarray:
     small = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    decoded = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
-    return cv2.resize(decoded, crop.shape[1::-1])
+    stored = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.resize(read_pixels(stored.tobytes()), crop.shape[1::-1])
 
 
 def main() -> None:

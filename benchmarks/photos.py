@@ -7,6 +7,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -39,6 +40,18 @@ def _subject(faces: list[Face], width: int, height: int) -> Face:
         return face.height - 0.5 * float(np.hypot(x - width / 2, y - height / 2))
 
     return max(faces, key=rank)
+
+
+def read_pixels(encoded: bytes) -> np.ndarray:
+    """(height, width, 3) uint8 RGB of a JPEG or PNG.
+
+    Raises:
+        ValueError: it is no picture.
+    """
+    decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise ValueError("these bytes are no picture")
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 def load_photos(
