@@ -34,6 +34,7 @@ from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.presets import Preset
 from diffpriv.recognizers.base import DifferentiableRecognizer
+from diffpriv.refinement import refined
 from diffpriv.sampling import Conditions, Guide, Keep, sample
 from diffpriv.schedules import scheduled_tokens
 from diffpriv.sketches import apply_sketch, face_places, make_sketch
@@ -121,17 +122,21 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def create_key(self, crops: torch.Tensor, preset: Preset, *, noise_map: bool = True) -> KeyOutput:
-        """Stage 1. key-E by one pass of MSI, quantised; key-I by deterministic inversion under the quantised key-E.
+        """Stage 1. key-E by one pass of MSI, refined if the preset says so, and quantised; key-I by deterministic inversion
+        under the quantised key-E.
 
         Args:
             noise_map: False leaves key-I out (tiers that keep none), which saves nearly all of the cost.
         """
         latent = encode_crops(self.vae, crops)
-        key_e = self.msi.quantise(self.features(crops, latent))
+        features, nothing_around = self.features(crops, latent), self.nothing_around(len(crops))
+        if preset.refinement_steps:
+            with self._autocast():
+                features = refined(features, latent, self.msi, self.denoiser, nothing_around, steps=preset.refinement_steps)
+        key_e = self.msi.quantise(features)
         if not noise_map:
             return KeyOutput(key_e, None, None)
         tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
-        nothing_around = self.nothing_around(len(crops))
         with self._autocast():
             output = invert(
                 latent,
