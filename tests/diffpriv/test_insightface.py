@@ -5,10 +5,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from diffpriv.config import TransformConfig
 from diffpriv.detectors import load_detector
-from diffpriv.errors import DetectorError, ModelError
+from diffpriv.errors import DetectorError, MisuseError, ModelError
 from diffpriv.faces.alignment import CANONICAL_LANDMARKS, face_to_crop_matrix, warp_to_crop
 from diffpriv.recognizers.insightface_recognizer import ARCFACE_LANDMARKS, InsightFaceRecognizer
+from diffpriv.transforms import load_transform
 from tests.diffpriv.face_pictures import astronaut, texture
 
 
@@ -136,6 +138,11 @@ def test_our_crop_carried_over_matches_insightfaces_own_alignment(pack):
 def test_a_threshold_is_measured_or_refused_never_made_up(pack):
     with pytest.raises(ModelError, match=r"0\.001"):
         InsightFaceRecognizer(str(pack)).threshold(1e-3)
+    with pytest.raises(ModelError, match=r"0\.001") as caught:  # before any face is made, not at the first one
+        load_transform(TransformConfig(recognizer=f"insightface:{pack}"))
+    assert "thresholds.json" in caught.value.advice
+    with pytest.raises(MisuseError, match="no gradient"):
+        load_transform(TransformConfig(recognizer=f"insightface:{pack}", task="hide"))
     (pack / "thresholds.json").write_text('{"0.001": 0.31}')
     assert InsightFaceRecognizer(str(pack)).threshold(1e-3) == 0.31
     (pack / "thresholds.json").write_text("[]")

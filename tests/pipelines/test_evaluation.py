@@ -17,6 +17,7 @@ from diffpriv.faces.alignment import CANONICAL_LANDMARKS, face_to_crop_matrix, w
 from diffpriv.faces.compositing import face_mask
 from diffpriv.faces.types import Face
 from diffpriv.generation import generate_faces
+from diffpriv.weights import builtin_folder
 from pipelines.errors import MisuseError
 from pipelines.evaluation.judges import load_judge
 from pipelines.evaluation.labels import Labels
@@ -198,6 +199,14 @@ def test_a_sample_keeps_the_photos_of_a_person_together(people: Path) -> None:
 def test_a_manifest_without_its_column_is_refused(people: Path) -> None:
     with pytest.raises(MisuseError, match="has the columns"):
         Labels(str(people / "labels.csv"), ("age",))
+
+
+def test_a_judge_that_the_job_worked_against_is_not_called_independent() -> None:
+    folder = str(builtin_folder() / "recognizer")
+    judge = load_judge(folder)
+    assert judge.independent
+    assert load_judge(folder, ["diffprivacy/1 weights 12 float32 judge and guide other/1 weights=34"]).independent
+    assert not load_judge(folder, [f"diffprivacy/1 weights 12 float32 judge and guide {judge.identity}"]).independent
 
 
 def test_the_self_test_brings_exact_faces_back_and_refuses_wrong_keys(people: Path) -> None:
