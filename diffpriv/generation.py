@@ -28,6 +28,6 @@ def generate_faces(count: int, seed: bytes, pipeline: DiffPrivacyPipeline | None
 def _generate_one(pipeline: DiffPrivacyPipeline, seed: bytes, index: int) -> np.ndarray:
     msi = pipeline.msi
     person = torch.from_numpy(keyed_normal(seed, f"nobody/{index}", (1, msi.config["prior_rank"]))).to(pipeline.device)
-    features = msi.features_of_nobody(person, near=msi.prior_mean[None], share=0.0)
+    features = msi.features_of_nobody(person)
     noise = torch.from_numpy(keyed_normal(seed, f"face/{index}", (1, *pipeline.latent_shape))).to(pipeline.device)
     return to_pixels(pipeline.generate(features, noise, steps=STEPS))

@@ -59,7 +59,7 @@ class IdentityMaker:
     def _make(self, seed: bytes) -> SyntheticIdentity:
         pipeline, msi = self._pipeline, self._pipeline.msi
         person = keyed_normal(seed, "identity/person", (CANDIDATES, int(msi.config["prior_rank"])))
-        features = msi.features_of_nobody(torch.from_numpy(person).to(pipeline.device), msi.prior_mean[None], 0.0)
+        features = msi.features_of_nobody(torch.from_numpy(person).to(pipeline.device))
         drawn = keyed_normal(seed, "identity/noise", (CANDIDATES, *pipeline.latent_shape))
         noise = torch.from_numpy(drawn).to(pipeline.device)
         crops = pipeline.generate(features, noise, steps=STEPS).clamp(-1, 1)

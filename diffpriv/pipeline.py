@@ -194,7 +194,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         # Later attempts of `anonymize` forget key-E altogether.
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
         own = self.msi.dequantise(key_e)
-        below = self._features_of_nobody(seeds, attempt, own, preset.own_share) if preset.contrast != 1 else None
+        below = self._features_of_nobody(seeds, attempt) if preset.contrast != 1 else None
         tokens = scheduled_tokens(self.msi, own, conditional_from, below)
         people = {row: self._identities.identity(one) for row, one in enumerate(identity_seeds) if one is not None}
         for row, person in people.items():
@@ -226,9 +226,9 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         made = self._in_place(latent, crops).clamp(-1, 1).unflatten(0, (-1, candidates))
         return ProtectOutput(made[:, 0], made)
 
-    def _features_of_nobody(self, seeds: Sequence[bytes], attempt: int, own: torch.Tensor, share: float) -> torch.Tensor:
-        drawn = self._keyed_normal(seeds, f"nobody/{attempt}", (int(self.msi.config["prior_rank"]),))
-        return self.msi.features_of_nobody(drawn, own, share if attempt == 0 else 0.0)
+    def _features_of_nobody(self, seeds: Sequence[bytes], attempt: int) -> torch.Tensor:
+        rank = int(self.msi.config["prior_rank"])
+        return self.msi.features_of_nobody(self._keyed_normal(seeds, f"nobody/{attempt}", (rank,)))
 
     @torch.no_grad()
     def generate(self, features: torch.Tensor, noise: torch.Tensor, *, steps: int) -> torch.Tensor:

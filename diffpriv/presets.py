@@ -22,7 +22,6 @@ class Preset:
         contrast: weight of the stage tokens' effect (classifier-free guidance); other than 1 it takes two evaluations for each
             step in the middle of the schedule.
             With 1 the lower timesteps are unconditional, with others they are told of somebody who does not exist.
-        own_share: how much of somebody's features (tone, age, beard) that somebody keeps, 0 to 1.
         guidance_scale: length of a guided step as a share of the latent's RMS.
         guidance_every: guide each k-th step, counted from the last.
         margin: similarity to the original below which anonymize stops pushing.
@@ -38,7 +37,6 @@ class Preset:
     temperature: float
     conditional_from: int
     contrast: float
-    own_share: float
     guidance_scale: float
     guidance_every: int
     margin: float
@@ -50,12 +48,12 @@ class Preset:
 
 
 PRESETS: dict[tuple[str, str], Preset] = {
-    ("quality", "anonymize"): Preset(12, 2, 1.0, 0.8, 1000, 2.0, 0.7, 0.04, 2, 0.0, 4, 2, 8),
-    ("fast", "anonymize"): Preset(5, 2, 1.0, 0.8, 1000, 2.0, 0.7, 0.05, 2, 0.0, 4, 1, 16),
-    ("paper", "anonymize"): Preset(50, 1, 0.6, 1.0, 400, 1.0, 0.0, 0.01, 1, 0.0, 50, 0, 4, refinement_steps=30, candidates=2),
-    ("quality", "hide"): Preset(12, 2, 1.0, 0.8, 600, 2.0, 0.0, 0.05, 1, 0.0, 4, 2, 8),
-    ("fast", "hide"): Preset(5, 2, 1.0, 0.8, 600, 2.0, 0.0, 0.05, 1, 0.0, 4, 1, 16),
-    ("paper", "hide"): Preset(100, 1, 0.8, 1.0, 600, 1.0, 0.0, 0.015, 1, 0.0, 100, 0, 8, refinement_steps=30),
+    ("quality", "anonymize"): Preset(12, 2, 1.0, 0.8, 1000, 2.0, 0.04, 2, 0.0, 4, 2, 8),
+    ("fast", "anonymize"): Preset(5, 2, 1.0, 0.8, 1000, 2.0, 0.05, 2, 0.0, 4, 1, 16),
+    ("paper", "anonymize"): Preset(50, 1, 0.6, 1.0, 400, 1.0, 0.01, 1, 0.0, 50, 0, 4, refinement_steps=30, candidates=2),
+    ("quality", "hide"): Preset(12, 2, 1.0, 0.8, 600, 2.0, 0.05, 1, 0.0, 4, 2, 8),
+    ("fast", "hide"): Preset(5, 2, 1.0, 0.8, 600, 2.0, 0.05, 1, 0.0, 4, 1, 16),
+    ("paper", "hide"): Preset(100, 1, 0.8, 1.0, 600, 1.0, 0.015, 1, 0.0, 100, 0, 8, refinement_steps=30),
 }
 
 

@@ -47,15 +47,15 @@ def sample(
     Args:
         state: noisy latent at the first timestep. order: 1 or 2.
         contrast: weight w of the tokens' effect, clean = null + w (conditional - null); 1 asks for no null prediction.
-        contrast_region: (1, 1, side, side) in [0, 1], by which w is multiplied; None is 1. Where it is 0 the tokens, which tell
-            of somebody else's hair and background too, have no say against the surroundings.
+        contrast_region: (1, 1, side, side) in [0, 1]: where the tokens' effect counts, and only as it differs from its mean
+            there. They tell of somebody else's hair, background and tone too, which are the surroundings' to decide. None is
+            everywhere, mean and all.
         guide: applied after each `guide_every`-th step below GUIDED_BELOW, counted from the last. keep: after every step.
     """
-    weight = contrast if contrast_region is None or contrast == 1 else contrast * contrast_region
     before: torch.Tensor | None = None
     for index, timestep in enumerate(timesteps):
         following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
-        prediction = _predict(state, timestep, conditions, denoiser, weight)
+        prediction = _predict(state, timestep, conditions, denoiser, contrast, contrast_region)
         ahead = prediction
         if order == 2 and before is not None:
             ahead = denoiser.extrapolated(prediction, before, (timesteps[index - 1], timestep, following))
@@ -68,10 +68,18 @@ def sample(
 
 
 def _predict(
-    state: torch.Tensor, timestep: int, conditions: Conditions, denoiser: Denoiser, weight: float | torch.Tensor
+    state: torch.Tensor,
+    timestep: int,
+    conditions: Conditions,
+    denoiser: Denoiser,
+    contrast: float,
+    region: torch.Tensor | None,
 ) -> Prediction:
     told = denoiser.predict(state, timestep, conditions.tokens, conditions.surroundings)
-    if (isinstance(weight, float) and weight == 1) or timestep not in CONTRAST_BAND:
+    if contrast == 1 or timestep not in CONTRAST_BAND:
         return told
     untold = denoiser.predict(state, timestep, conditions.null_tokens, conditions.surroundings)
-    return denoiser.with_clean(state, timestep, untold.clean + weight * (told.clean - untold.clean))
+    effect = told.clean - untold.clean
+    if region is not None:
+        effect = region * (effect - (region * effect).sum((2, 3), keepdim=True) / region.sum())
+    return denoiser.with_clean(state, timestep, untold.clean + contrast * effect)

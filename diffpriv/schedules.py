@@ -18,12 +18,13 @@ def scheduled_tokens(
     Args:
         features: key-E, (batch, 3, dim). conditional_from: a timestep; 0 is conditional throughout, 1000 never.
             Rounded up to the next stage boundary, so that no stage is half conditional.
-        below: features that condition the lower timesteps, (batch, 3, dim); None is the null embedding.
+        below: features that condition the lower timesteps, (batch, 3, dim); None is the null embedding. They have no say in the
+            highest stage, where the layout is decided: hair and background are the surroundings', not somebody else's.
     Returns:
         (batch, 10, tokens, token_dim).
     """
     first = -(-conditional_from * STAGES // 1000)
     lower = msi.null_stage_tokens(len(features)) if below is None else msi.stage_tokens(below)
     if first >= STAGES:
-        return lower.clone()  # null tokens are one row seen many times
+        return torch.cat([lower[:, :-1], msi.null_stage_tokens(len(features))[:, -1:]], 1)
     return torch.cat([lower[:, :first], msi.stage_tokens(features)[:, first:]], 1)

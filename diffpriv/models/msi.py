@@ -66,15 +66,9 @@ class StageEmbeddings(nn.Module):
         self.prior_basis.zero_()
         self.prior_basis[: len(kept)] = kept.view(len(kept), *self.prior_mean.shape)
 
-    def features_of_nobody(self, normal: torch.Tensor, near: torch.Tensor, share: float) -> torch.Tensor:
-        """Features drawn from the prior, or between it and somebody's, (batch, depths, dim).
-
-        Args:
-            normal: standard normal numbers, (batch, prior_rank). near: features, (batch, depths, dim).
-            share: correlation with `near`, 0 to 1; the spread stays the prior's.
-        """
-        drawn = torch.einsum("br,rdk->bdk", normal, self.prior_basis)
-        return self.prior_mean + share * (near - self.prior_mean) + (1 - share**2) ** 0.5 * drawn
+    def features_of_nobody(self, normal: torch.Tensor) -> torch.Tensor:
+        """Features drawn from the prior, (batch, depths, dim), from standard normal numbers (batch, prior_rank)."""
+        return self.prior_mean + torch.einsum("br,rdk->bdk", normal, self.prior_basis)
 
     @staticmethod
     def quantise(features: torch.Tensor) -> torch.Tensor:

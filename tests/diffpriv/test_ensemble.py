@@ -1,6 +1,7 @@
 """Guidance by several recognisers and by several candidates: each member is left behind, and candidates part."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from diffpriv.energies.repulsion import CandidateRepulsion
 from diffpriv.errors import MisuseError, ModelError
 from diffpriv.keyed_noise import candidate_seed
 from diffpriv.models.recognizer import FaceRecognizer
-from diffpriv.pipeline import DiffPrivacyPipeline
-from diffpriv.presets import PRESETS, load_preset
+from diffpriv.pipeline import DiffPrivacyPipeline, ProtectOutput
+from diffpriv.presets import PRESETS, Preset, load_preset
 from diffpriv.recognizers.builtin_recognizer import BuiltinRecognizer
 from diffpriv.recognizers.human_recognizer import HumanRecognizer
 from diffpriv.transforms import FaceRequest, load_transform
@@ -47,7 +48,7 @@ def photos(pipeline) -> torch.Tensor:
     """Six people who do not exist, two pictures of each: 0 and 6, 1 and 7, …"""
     random = torch.Generator().manual_seed(1)
     people = torch.randn(6, int(pipeline.msi.config["prior_rank"]), generator=random)
-    features = pipeline.msi.features_of_nobody(people, pipeline.msi.prior_mean[None], 0.0).repeat(2, 1, 1)
+    features = pipeline.msi.features_of_nobody(people).repeat(2, 1, 1)
     noise = torch.randn(12, *pipeline.latent_shape, generator=random)
     return pipeline.generate(features, noise, steps=4).clamp(-1, 1)
 
@@ -87,9 +88,15 @@ def second(pipeline, photos, tmp_path_factory) -> Path:
     return folder
 
 
-def protected(pipeline: DiffPrivacyPipeline, crops: torch.Tensor, seeds=SEEDS, preset=FAST):
+def protected(
+    pipeline: DiffPrivacyPipeline,
+    crops: torch.Tensor,
+    seeds: Sequence[bytes] = SEEDS,
+    preset: Preset = FAST,
+    task: str = "anonymize",
+) -> ProtectOutput:
     key_e = pipeline.create_key(crops, preset, noise_map=False).key_e
-    return pipeline.protect(crops, key_e, seeds, "anonymize", preset)
+    return pipeline.protect(crops, key_e, seeds, task, preset)
 
 
 def test_a_face_leaves_every_recogniser_behind_that_guides_it(pipeline, crops, second):
@@ -106,6 +113,22 @@ def test_a_face_leaves_every_recogniser_behind_that_guides_it(pipeline, crops, s
     together = similarity(protected(pipeline, crops, preset=strong).crops)
     pipeline.guides = {}
     assert together < without
+
+
+def test_hide_keeps_the_face_known_to_the_recogniser_that_was_brought(pipeline, crops, second):
+    member = BuiltinRecognizer(str(second))
+    preset = replace(load_preset("fast", "hide"), steps=4, guidance_scale=0.1)
+
+    def similarity() -> float:
+        made = protected(pipeline, crops, preset=preset, task="hide").crops
+        with torch.no_grad():
+            return float(member.similarity(member.embed_canonical(made), member.embed_canonical(crops)).mean())
+
+    without = similarity()
+    pipeline.guides = {member.identity: member}
+    chosen = similarity()
+    pipeline.guides = {}
+    assert chosen > without
 
 
 def test_candidates_of_one_face_are_less_alike_together_than_apart(pipeline, crops):
@@ -141,7 +164,8 @@ def test_a_brought_recogniser_guides_judges_and_is_named(second, monkeypatch):
     monkeypatch.setitem(PRESETS, ("fast", "anonymize"), replace(FAST, candidates=2))
     picture = group_photo()
     (faces,) = load_detector("centerface").detect([picture])
-    requests = [FaceRequest(picture, face, SEEDS[number]) for number, face in enumerate(faces[:2])]
+    person = b"one".ljust(32, b".")  # the second face gets a synthetic identity, which the brought recogniser embeds as well
+    requests = [FaceRequest(picture, face, SEEDS[0], shared) for face, shared in zip(faces[:2], (None, person), strict=True)]
     transform = load_transform(TransformConfig(preset="fast", recovery="none", recognizer=str(second)))
     assert isinstance(transform, DiffPrivacyTransform)
     assert f"judge and guide {BuiltinRecognizer(str(second)).identity}" in transform.identity

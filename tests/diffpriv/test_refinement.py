@@ -24,7 +24,7 @@ def pipeline() -> DiffPrivacyPipeline:
 def crops(pipeline) -> torch.Tensor:
     """Three people who do not exist."""
     prior = torch.from_numpy(keyed_normal(bytes(32), "people", (3, int(pipeline.msi.config["prior_rank"]))))
-    features = pipeline.msi.features_of_nobody(prior, pipeline.msi.prior_mean[None], 0.0)
+    features = pipeline.msi.features_of_nobody(prior)
     noise = torch.from_numpy(keyed_normal(bytes(32), "noise", (3, *pipeline.latent_shape)))
     return pipeline.generate(features, noise, steps=4).clamp(-1, 1)
 
