@@ -63,7 +63,7 @@ class GateSettings:
 
     Attributes:
         detector, detector_options, second_detector: specs of `diffpriv.detectors.load_detector`; "" is no second one.
-        recognizer: "builtin", a folder, "insightface:FOLDER_OR_PACK"; "" compares faces by region only, which is enough for a
+        recognizer: as of `load_recognizer`; "" compares faces by region only, which is enough for a
             transformation that leaves no face (fill, blur, mosaic) and fails the gate for any other.
         similarity_limit: highest similarity to an original; None is the recogniser's own limit.
         allowed: kind -> limit, in place of that of KINDS; None lifts it. Stands in the manifest.
