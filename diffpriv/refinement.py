@@ -5,6 +5,10 @@ each picture from nothing, in thousands of steps. Here MSI's features are the st
 stage tokens stay as they are, and the surroundings are those under which key-I is made. Noises and timesteps are public, fixed
 and the same for every face, so the result depends on the crop and the batch's shape alone. Adam (Kingma and Ba 2015) works on
 each number by itself: faces of a batch do not touch.
+
+What it gains with the builtin model is small, which is why only the preset `paper` asks for it: 30 steps take 1.25 core seconds
+a face and lower the loss on other noises by 2 %; what `keys` brings back stays the same (30.3 dB, 8 photos), since key-I holds
+what key-E lacks, and key-E alone gains 0.6 dB.
 """
 
 import numpy as np
