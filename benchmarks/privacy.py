@@ -136,11 +136,12 @@ def measure(
     model: str = "builtin",
     sheet: Path | None = None,
     specs: Sequence[str] = (),
+    recognizer: str = "builtin",
 ) -> dict:
     data = load_photos(folder, cache=cache)
     chosen = np.sort(np.random.default_rng(7).permutation(len(data.crops))[:limit])
     part = data.take(chosen)
-    config = TransformConfig(task=task, preset=preset, model=model, similarity_limit=1.0)
+    config = TransformConfig(task=task, preset=preset, model=model, recognizer=recognizer, similarity_limit=1.0)
     transform = load_diffprivacy_transform(config)
     protected, similar, seconds = protect_crops(transform, part, SEEDS[0])
     second, _, _ = protect_crops(transform, part, SEEDS[1])
@@ -152,6 +153,7 @@ def measure(
     result: dict = {
         "task": task,
         "preset": preset,
+        "transform": transform.identity,
         "faces": len(part.crops),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
@@ -210,6 +212,7 @@ def main() -> None:
     parser.add_argument("--preset", default="quality")
     parser.add_argument("--limit", type=int, default=120)
     parser.add_argument("--model", default="builtin")
+    parser.add_argument("--recognizer", default="builtin", help="one more that guides: no independent judge any more")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path, help="a picture of photos, outputs and recoveries: real people, keep it private")
@@ -217,7 +220,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    options = (arguments.limit, arguments.cache, arguments.model, arguments.sheet, arguments.judge)
+    options = (arguments.limit, arguments.cache, arguments.model, arguments.sheet, arguments.judge, arguments.recognizer)
     result = measure(arguments.photos, arguments.task, arguments.preset, *options)
     text = json.dumps(result, indent=1)
     print(text)
