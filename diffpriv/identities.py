@@ -41,7 +41,7 @@ class IdentityMaker:
 
     def __init__(self, pipeline: "DiffPrivacyPipeline") -> None:
         self._pipeline = pipeline
-        self._known: OrderedDict[bytes, SyntheticIdentity] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes, ...], SyntheticIdentity] = OrderedDict()
 
     def identity(self, seed: bytes) -> SyntheticIdentity:
         """The same bits for a seed at every call: candidates always run as one batch, in float32.
@@ -49,8 +49,9 @@ class IdentityMaker:
         Args:
             seed: 32 bytes, see `FaceRequest.identity_seed`.
         """
-        known = self._known.pop(seed, None)
-        self._known[seed] = known = known or self._make(seed)
+        which = (seed, *map(str.encode, self._pipeline.guides))
+        known = self._known.pop(which, None)
+        self._known[which] = known = known or self._make(seed)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return known
