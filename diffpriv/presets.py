@@ -4,7 +4,7 @@
 energy weights); `quality` and `fast` are ours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffpriv.errors import MisuseError
 
@@ -47,13 +47,41 @@ class Preset:
     candidates: int = 1
 
 
+_OURS = Preset(
+    steps=12,
+    order=2,
+    strength=1.0,
+    temperature=0.8,
+    conditional_from=1000,
+    contrast=2.0,
+    guidance_scale=0.04,
+    guidance_every=2,
+    margin=0.0,
+    inversion_steps=4,
+    inversion_refinements=2,
+    micro_batch=8,
+)
+_FAST = replace(_OURS, steps=5, guidance_scale=0.05, inversion_refinements=1, micro_batch=16)
+_PAPER = replace(_OURS, order=1, temperature=1.0, contrast=1.0, guidance_every=1, inversion_refinements=0, refinement_steps=30)
+
 PRESETS: dict[tuple[str, str], Preset] = {
-    ("quality", "anonymize"): Preset(12, 2, 1.0, 0.8, 1000, 2.0, 0.04, 2, 0.0, 4, 2, 8),
-    ("fast", "anonymize"): Preset(5, 2, 1.0, 0.8, 1000, 2.0, 0.05, 2, 0.0, 4, 1, 16),
-    ("paper", "anonymize"): Preset(50, 1, 0.6, 1.0, 400, 1.0, 0.01, 1, 0.0, 50, 0, 4, refinement_steps=30, candidates=2),
-    ("quality", "hide"): Preset(12, 2, 1.0, 0.8, 600, 2.0, 0.05, 1, 0.0, 4, 2, 8),
-    ("fast", "hide"): Preset(5, 2, 1.0, 0.8, 600, 2.0, 0.05, 1, 0.0, 4, 1, 16),
-    ("paper", "hide"): Preset(100, 1, 0.8, 1.0, 600, 1.0, 0.015, 1, 0.0, 100, 0, 8, refinement_steps=30),
+    ("quality", "anonymize"): _OURS,
+    ("quality", "hide"): replace(_OURS, conditional_from=600, guidance_scale=0.05, guidance_every=1),
+    ("fast", "anonymize"): _FAST,
+    ("fast", "hide"): replace(_FAST, conditional_from=600, guidance_every=1),
+    ("paper", "anonymize"): replace(
+        _PAPER,
+        steps=50,
+        strength=0.6,
+        conditional_from=400,
+        guidance_scale=0.01,
+        inversion_steps=50,
+        micro_batch=4,
+        candidates=2,
+    ),
+    ("paper", "hide"): replace(
+        _PAPER, steps=100, strength=0.8, conditional_from=600, guidance_scale=0.015, inversion_steps=100
+    ),
 }
 
 
