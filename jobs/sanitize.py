@@ -85,7 +85,7 @@ def sanitize(
         str | None, typer.Option(help="Whose EXIF, XMP, comments and thumbnails go: changed pictures', or all.")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="ray or beam.")] = None,
-    actors: Annotated[int | None, typer.Option(min=0, help="Actors per stage; 0 lets the pools grow with the cluster.")] = None,
+    actors: Annotated[int | None, typer.Option(min=0, help="Actors per stage; 0 fits them to the machine.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPU share per protecting actor: 0, 1/n or a whole number.")] = None,
     config: Annotated[Path | None, typer.Option(help="job.yaml with any of these settings; options win over it.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Write the counts for Prometheus to this file (.prom).")] = None,

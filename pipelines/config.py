@@ -25,7 +25,7 @@ class Workers(Strict):
     """How the work is spread. Nothing here may change a byte of the output.
 
     Attributes:
-        detect_actors, protect_actors: size of each pool; 0 lets the pool grow with the cluster.
+        detect_actors, protect_actors: size of each pool; 0 is as many as the machine or cluster and the work have use for.
         detect_gpus, protect_gpus: share of a GPU per actor, an exact fraction 1/n or a whole number; 0 runs on the CPU.
         detect_cpus, protect_cpus: logical CPUs per actor.
         detect_batch, protect_batch: samples handed to an actor at once. The method runs faces in padded micro-batches of 8 or
@@ -34,10 +34,10 @@ class Workers(Strict):
     """
 
     detect_actors: int = Field(1, ge=0)
-    protect_actors: int = Field(1, ge=0)
+    protect_actors: int = Field(0, ge=0)
     detect_gpus: float = Field(0, ge=0)
     protect_gpus: float = Field(0, ge=0)
-    detect_cpus: float = Field(1, ge=0)
+    detect_cpus: float = Field(0.5, ge=0)
     protect_cpus: float = Field(1, ge=0)
     detect_batch: int = Field(16, ge=1)
     protect_batch: int = Field(64, ge=1)

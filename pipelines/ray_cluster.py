@@ -13,6 +13,8 @@ from pipelines.errors import JobError, MisuseError
 READ_CPUS = 0.5  # reading waits for storage more than it computes
 SMALLEST_CLUSTER = 4  # logical CPUs; with fewer, two actor pools and a reader starve each other without a word
 BLOCK_BYTES = 32 << 20
+ACTOR_MEMORY = 1.5 * 2**30  # bytes that an actor with the method's models may come to need
+ACTOR_WORK = 4 << 20  # encoded bytes below which another actor takes longer to start than it saves
 
 
 @contextlib.contextmanager
@@ -56,6 +58,25 @@ def cluster(config: JobConfig) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def pool_size(actors: int, cpus: float, gpus: float, others: float, work: int) -> int:
+    """How many actors a pool has: what the job says, or for 0 what the Ray that is there has room for, at least one.
+
+    Args:
+        cpus, gpus: logical ones for each actor. others: logical CPUs that everything else in the job takes.
+        work: encoded bytes that wait; few bytes need few actors.
+    """
+    import ray
+
+    if actors:
+        return actors
+    there = ray.cluster_resources()
+    room = [work / ACTOR_WORK, there.get("memory", ACTOR_MEMORY) / ACTOR_MEMORY]
+    room.append(there.get("GPU", 0) / gpus if gpus else (there.get("CPU", 1) - others) / max(cpus, 0.01))
+    if len(ray.nodes()) == 1 and not gpus:
+        room.append(os.cpu_count() or 1)  # a cluster of our own has more logical CPUs than a small machine has cores
+    return max(1, int(min(room)))
 
 
 def _check_resources(config: JobConfig) -> None:

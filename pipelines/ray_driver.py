@@ -21,7 +21,7 @@ from pipelines.config import JobConfig
 from pipelines.errors import JobError, ShardError
 from pipelines.formats import Shard
 from pipelines.job import Job, Progress, open_job
-from pipelines.ray_cluster import READ_CPUS, cluster
+from pipelines.ray_cluster import READ_CPUS, cluster, pool_size
 from pipelines.report import RunReport
 from pipelines.rows import from_table, to_table
 from pipelines.samples import DetectedSample, Sample, Stop
@@ -136,6 +136,11 @@ class _Round:
         rows = [{"shard": json.dumps(asdict(shard))} for shard in self._shards.values()]
         common: dict[str, Any] = {"batch_format": "pyarrow", "zero_copy_batch": True}
         death: dict[str, Any] = {"max_restarts": workers.restarts, "max_task_retries": workers.restarts}
+        work = sum(facts.size for shard in self._shards.values() for facts in shard.files)
+        beside = READ_CPUS + workers.protect_cpus
+        detectors = pool_size(workers.detect_actors, workers.detect_cpus, workers.detect_gpus, beside, work)
+        beside = READ_CPUS + detectors * workers.detect_cpus
+        protectors = pool_size(workers.protect_actors, workers.protect_cpus, workers.protect_gpus, beside, work)
         return (
             ray.data.from_items(rows, override_num_blocks=min(len(rows), 1000))
             .map_batches(cast(Any, _read), fn_args=[settings], batch_size=1, num_cpus=READ_CPUS, **common)
@@ -143,7 +148,7 @@ class _Round:
                 _Detect,
                 fn_constructor_args=[settings],
                 batch_size=workers.detect_batch,
-                compute=_pool(workers.detect_actors),
+                compute=ray.data.ActorPoolStrategy(size=detectors),
                 num_cpus=workers.detect_cpus,
                 num_gpus=workers.detect_gpus,
                 **common,
@@ -153,7 +158,7 @@ class _Round:
                 _Protect,
                 fn_constructor_args=[settings, self._key_source],
                 batch_size=workers.protect_batch,
-                compute=_pool(workers.protect_actors),
+                compute=ray.data.ActorPoolStrategy(size=protectors),
                 num_cpus=workers.protect_cpus,
                 num_gpus=workers.protect_gpus,
                 **common,
@@ -298,12 +303,6 @@ def _assemble(shard_job: ShardJob, results: list[SampleResult]) -> tuple[str, st
         return assemble_shard(shard_job, results), ""
     except ShardError as error:
         return "", str(error)
-
-
-def _pool(actors: int) -> Any:
-    import ray.data
-
-    return ray.data.ActorPoolStrategy(size=actors) if actors else ray.data.ActorPoolStrategy(min_size=1)
 
 
 @contextlib.contextmanager
