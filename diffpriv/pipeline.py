@@ -36,6 +36,7 @@ from diffpriv.presets import Preset
 from diffpriv.recognizers.base import DifferentiableRecognizer
 from diffpriv.refinement import refined
 from diffpriv.sampling import Conditions, Guide, Keep, sample
+from diffpriv.scenes import scene_vector
 from diffpriv.schedules import scheduled_tokens
 from diffpriv.sketches import apply_sketch, face_places, make_sketch
 
@@ -102,14 +103,13 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         side = int(self.unet.config["sample_size"])
         return int(self.unet.config["out_channels"]), side, side
 
-    def surroundings(self, crops: torch.Tensor, landmarks: np.ndarray | None = None) -> Surroundings:
+    def surroundings(self, crops: torch.Tensor, landmarks: np.ndarray) -> Surroundings:
         """What the denoiser may see of these crops: the face region blanked, but for a dot at each landmark.
 
         Args:
-            landmarks: (n, 5, 2) pixels of the 128 px canonical square; None is the canonical ones, a face from the front.
+            landmarks: (n, 5, 2) pixels of the 128 px canonical square.
         """
-        points = np.repeat(CANONICAL_LANDMARKS[None], len(crops), 0) if landmarks is None else landmarks
-        marks = torch.from_numpy(landmark_marks(points, crops.shape[-1])).to(crops)
+        marks = torch.from_numpy(landmark_marks(landmarks, crops.shape[-1])).to(crops)
         blank = torch.from_numpy(blank_mask(crops.shape[-1])).to(crops)[None, None]
         mask = functional.avg_pool2d(blank, LATENT_SCALE).expand(len(crops), -1, -1, -1)
         return Surroundings(encode_crops(self.vae, crops * (1 - blank) + marks * blank), mask)
@@ -180,21 +180,25 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
         Args:
             key_e: (n, 3, 160) int8 of the originals. seeds: n times 32 bytes.
-            task: "anonymize" or "hide". landmarks: where the new face's are to be, see `surroundings`.
+            task: "anonymize" or "hide". landmarks: where the new face's are to be, (n, 5, 2) pixels of the
+                128 px canonical square; None is the canonical ones, a face from the front.
             attempt: 0, 1, …: enters the noise, and later attempts push harder.
             identity_seeds: n of them where some faces of `anonymize` get an identity that they share (`diffpriv.identities`).
             targets: what `embed` gives for the crops, for who has it already.
         """
         targets, candidates = targets or self.embed(crops), preset.candidates
         crops, key_e, *targets = (tensor.repeat_interleave(candidates, 0) for tensor in (crops, key_e, *targets))
-        landmarks = None if landmarks is None else np.repeat(landmarks, candidates, 0)
+        landmarks = (
+            np.repeat(CANONICAL_LANDMARKS[None], len(key_e), 0) if landmarks is None else np.repeat(landmarks, candidates, 0)
+        )
         seeds = [candidate_seed(seed, number) for seed in seeds for number in range(candidates)]
         identity_seeds = [one for one in identity_seeds for _ in range(candidates)]
         noise = preset.temperature * self._keyed_normal(seeds, f"start/{attempt}", self.latent_shape)
         # Later attempts of `anonymize` forget key-E altogether.
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
         own = self.msi.dequantise(key_e)
-        below = self._features_of_nobody(seeds, attempt) if preset.contrast != 1 else None
+        surroundings = self.surroundings(crops, landmarks)
+        below = self._features_of_nobody(seeds, attempt, surroundings, landmarks) if preset.contrast != 1 else None
         tokens = scheduled_tokens(self.msi, own, conditional_from, below)
         people = {row: self._identities.identity(one) for row, one in enumerate(identity_seeds) if one is not None}
         for row, person in people.items():
@@ -206,7 +210,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         start = encode_crops(self.vae, crops) if preset.strength < 1 else torch.zeros_like(noise)
         state = signal * start + spread * noise
 
-        conditions = Conditions(tokens, self.msi.null_stage_tokens(len(crops)), self.surroundings(crops, landmarks))
+        conditions = Conditions(tokens, self.msi.null_stage_tokens(len(crops)), surroundings)
         scale = preset.guidance_scale * (1 + 0.75 * attempt)
         energy = self._energy(task, crops, preset, seeds, people, targets)
         guide = self._guide(energy, crops, scale) if scale else None
@@ -226,9 +230,14 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         made = self._in_place(latent, crops).clamp(-1, 1).unflatten(0, (-1, candidates))
         return ProtectOutput(made[:, 0], made)
 
-    def _features_of_nobody(self, seeds: Sequence[bytes], attempt: int) -> torch.Tensor:
-        rank = int(self.msi.config["prior_rank"])
-        return self.msi.features_of_nobody(self._keyed_normal(seeds, f"nobody/{attempt}", (rank,)))
+    def _features_of_nobody(
+        self, seeds: Sequence[bytes], attempt: int, surroundings: Surroundings, landmarks: np.ndarray
+    ) -> torch.Tensor:
+        normal = self._keyed_normal(seeds, f"nobody/{attempt}", (int(self.msi.config["prior_rank"]),))
+        if not self.denoiser.sees_surroundings:
+            return self.msi.features_of_nobody(normal)
+        points = torch.from_numpy(landmarks).to(normal)
+        return self.msi.features_of_nobody(normal, scene_vector(surroundings.latent, points))
 
     @torch.no_grad()
     def generate(self, features: torch.Tensor, noise: torch.Tensor, *, steps: int) -> torch.Tensor:

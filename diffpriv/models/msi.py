@@ -16,9 +16,11 @@ from torch import nn
 from torch.nn import functional
 
 from diffpriv.models.autoencoder import ResidualBlock
+from diffpriv.scenes import scene_size
 
 STAGES = 10
 DEPTHS = 3
+SCENE_RIDGE = 20.0  # against the sum over some 9,000 faces
 QUANTISATION_STEP = 1 / 32  # of a unit-variance feature; int8 then spans about four standard deviations
 
 
@@ -37,8 +39,11 @@ class StageEmbeddings(nn.Module):
     token_dim: int
     prior_mean: torch.Tensor
     prior_basis: torch.Tensor
+    scene_mean: torch.Tensor
+    scene_map: torch.Tensor
+    scene_basis: torch.Tensor
 
-    def add_stages(self, depths: int, dim: int, tokens: int, token_dim: int, prior_rank: int) -> None:
+    def add_stages(self, depths: int, dim: int, tokens: int, token_dim: int, prior_rank: int, scene_dim: int = 0) -> None:
         """The parameters, once the encoder's are there."""
         # Stage b looks at a depth with weight falling with their distance: shallow for low noise, deep for high noise.
         stage, depth = torch.arange(STAGES)[:, None] / (STAGES - 1), torch.arange(depths)[None] / (depths - 1)
@@ -49,26 +54,42 @@ class StageEmbeddings(nn.Module):
         self.null_tokens = nn.Parameter(torch.randn(tokens, token_dim) * 0.1)
         self.register_buffer("prior_mean", torch.zeros(depths, dim))
         self.register_buffer("prior_basis", torch.zeros(prior_rank, depths, dim))
+        if scene_dim:
+            self.register_buffer("scene_mean", torch.zeros(scene_dim))
+            self.register_buffer("scene_map", torch.zeros(scene_dim, depths, dim))
+            self.register_buffer("scene_basis", torch.zeros(prior_rank, depths, dim))
         self.dim, self.tokens, self.token_dim = dim, tokens, token_dim
 
     @torch.no_grad()
-    def fit_prior(self, features: torch.Tensor) -> None:
-        """Learn what features of people look like together: mean and principal directions of (n, depths, dim), a Gaussian.
+    def fit_prior(self, features: torch.Tensor, scenes: torch.Tensor | None = None) -> None:
+        """Learn what features of people look like together, (n, depths, dim): a Gaussian, and one given the scene.
 
-        Principal component analysis; `prior_basis` holds directions times standard deviations, so no person's features.
+        Principal component analysis; a basis holds directions times standard deviations, so no person's features. What scenes
+        (n, scene_dim) tell is taken out first, by ridge regression (Hoerl and Kennard 1970).
         """
         flat = features.flatten(1).float()
         mean = flat.mean(0)
-        _, deviations, directions = torch.linalg.svd(flat - mean, full_matrices=False)
-        scaled = directions * (deviations / len(flat) ** 0.5)[:, None]
         self.prior_mean.copy_(mean.view_as(self.prior_mean))
-        kept = scaled[: len(self.prior_basis)]  # fewer than there is room for where the faces are few
-        self.prior_basis.zero_()
-        self.prior_basis[: len(kept)] = kept.view(len(kept), *self.prior_mean.shape)
+        _fill_basis(self.prior_basis, flat - mean)
+        if scenes is not None:
+            centre = scenes.float().mean(0)
+            inputs, targets = scenes.float() - centre, flat - mean
+            told = torch.linalg.solve(inputs.T @ inputs + SCENE_RIDGE * torch.eye(len(centre)), inputs.T @ targets)
+            self.scene_mean.copy_(centre)
+            self.scene_map.copy_(told.view_as(self.scene_map))
+            _fill_basis(self.scene_basis, targets - inputs @ told)
 
-    def features_of_nobody(self, normal: torch.Tensor) -> torch.Tensor:
-        """Features drawn from the prior, (batch, depths, dim), from standard normal numbers (batch, prior_rank)."""
-        return self.prior_mean + torch.einsum("br,rdk->bdk", normal, self.prior_basis)
+    def features_of_nobody(self, normal: torch.Tensor, scenes: torch.Tensor | None = None) -> torch.Tensor:
+        """Features drawn from the prior, (batch, depths, dim).
+
+        Args:
+            normal: standard normal numbers, (batch, prior_rank).
+            scenes: (batch, scene_dim), see `diffpriv.scenes`: what the features are to go with. None is anything.
+        """
+        if scenes is None:
+            return self.prior_mean + torch.einsum("br,rdk->bdk", normal, self.prior_basis)
+        told = torch.einsum("bs,sdk->bdk", scenes - self.scene_mean, self.scene_map)
+        return self.prior_mean + told + torch.einsum("br,rdk->bdk", normal, self.scene_basis)
 
     @staticmethod
     def quantise(features: torch.Tensor) -> torch.Tensor:
@@ -89,6 +110,14 @@ class StageEmbeddings(nn.Module):
     def null_stage_tokens(self, batch: int) -> torch.Tensor:
         """What the denoiser sees when it is told nothing about the face, (batch, 10, tokens, token_dim)."""
         return self.null_tokens.expand(batch, STAGES, -1, -1)
+
+
+def _fill_basis(basis: torch.Tensor, centred: torch.Tensor) -> None:
+    """The principal directions of (n, numbers), times their standard deviations, into (rank, depths, dim)."""
+    _, deviations, directions = torch.linalg.svd(centred, full_matrices=False)
+    scaled = (directions * (deviations / len(centred) ** 0.5)[:, None])[: len(basis)]
+    basis.zero_()  # fewer directions than there is room for where the faces are few
+    basis[: len(scaled)] = scaled.view(len(scaled), *basis.shape[1:])
 
 
 class MultiScaleInverter(StageEmbeddings, ModelMixin, ConfigMixin):
@@ -121,7 +150,7 @@ class MultiScaleInverter(StageEmbeddings, ModelMixin, ConfigMixin):
             [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in itertools.pairwise(channels)]
         )
         self.heads = nn.ModuleList([nn.Linear(width * 16, dim) for width in channels])
-        self.add_stages(DEPTHS, dim, tokens, token_dim, prior_rank)
+        self.add_stages(DEPTHS, dim, tokens, token_dim, prior_rank, scene_size(latent_channels))
 
     def forward(self, latent: torch.Tensor) -> InverterOutput:
         hidden = self.stem(latent)

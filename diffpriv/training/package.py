@@ -2,7 +2,7 @@
 
 `python -m diffpriv.training.package OUT --crops CROPS.npz --vae F --denoiser F --recognizer F` writes what
 `DiffPrivacyPipeline.from_pretrained` and `--model OUT` read: unet, msi and scheduler from the denoiser's run, weights in half
-precision. The prior of key-E is fitted here, over the training crops' latents that the run has cached.
+precision. The priors of key-E are fitted here, over the training crops' latents that the run has cached.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.pipeline import DiffPrivacyPipeline
+from diffpriv.scenes import scene_vector
 from diffpriv.training.dataset import load_crops
 
 
@@ -22,10 +23,12 @@ def package(out: Path, crops: Path, vae: Path, denoiser: Path, recognizer: Path)
     """Write the folder; returns the bytes of its weights."""
     half = {"torch_dtype": torch.float16, "low_cpu_mem_usage": False}
     msi = MultiScaleInverter.from_pretrained(denoiser / "msi", torch_dtype=torch.float32, low_cpu_mem_usage=False)
-    latents = torch.load(denoiser / "latents.pt", weights_only=True)["full"][0]
-    training_rows, _ = load_crops(crops).split()
+    stored = torch.load(denoiser / "latents.pt", weights_only=True)
+    data = load_crops(crops)
+    rows = data.split()[0][::2]
+    scenes = scene_vector(stored["context"][0][rows].float(), torch.from_numpy(data.landmarks[rows]))
     with torch.no_grad():
-        msi.fit_prior(torch.cat([msi(part.float()).features for part in latents[training_rows[::2]].split(256)]))
+        msi.fit_prior(torch.cat([msi(part.float()).features for part in stored["full"][0][rows].split(256)]), scenes)
     pipeline = DiffPrivacyPipeline(
         vae=FaceAutoencoder.from_pretrained(vae, **half),
         unet=UNet2DConditionModel.from_pretrained(denoiser / "unet", **half),
