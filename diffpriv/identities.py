@@ -1,10 +1,11 @@
 """Synthetic identities: one face of nobody per identity seed, which all photos of one person are drawn towards.
 
-From the seed come features of nobody (MSI's prior) and a noise map; the model generates a face from them with no surroundings.
+From the seed come traits, the numbers behind features of nobody (MSI's prior), and a noise map; the model generates a face from
+them with no surroundings, in an average scene.
 Of a few such candidates, the one least like the others' average stands for the person, so that two identities are told apart.
-Three things are kept, and shared by all photos of the person: the features, which condition the denoiser in place of a key-E;
-the noise that sampling starts from; and the generated face's embeddings, towards which guidance pulls. Nothing of the person
-enters: an identity depends on the seed and the model alone.
+Three things are kept, and shared by all photos of the person: the traits, which with each photo's scene make the features that
+condition the denoiser; the noise that sampling starts from; and the generated face's embeddings, towards which guidance pulls.
+Nothing of the person enters: an identity depends on the seed and the model alone.
 """
 
 from collections import OrderedDict
@@ -27,11 +28,11 @@ REMEMBERED = 4096  # identities per process, about 10 KB each, and 4 KB more wit
 
 @dataclass(frozen=True, eq=False)
 class SyntheticIdentity:
-    """features (3, dim) as MSI's, not quantised; noise (*latent_shape) of unit variance; embeddings (dim,) of unit length, one
-    for each recogniser of the pipeline's ensemble.
+    """traits (prior_rank,) and noise (*latent_shape), of unit variance; embeddings (dim,) of unit length, one per recogniser of
+    the pipeline's ensemble.
     """
 
-    features: torch.Tensor
+    traits: torch.Tensor
     noise: torch.Tensor
     embeddings: list[torch.Tensor]
 
@@ -60,11 +61,13 @@ class IdentityMaker:
     def _make(self, seed: bytes) -> SyntheticIdentity:
         pipeline, msi = self._pipeline, self._pipeline.msi
         person = keyed_normal(seed, "identity/person", (CANDIDATES, int(msi.config["prior_rank"])))
-        features = msi.features_of_nobody(torch.from_numpy(person).to(pipeline.device))
+        traits = torch.from_numpy(person).to(pipeline.device)
+        average = msi.scene_mean[None] if pipeline.denoiser.sees_surroundings else None
+        features = msi.features_of_nobody(traits, average)
         drawn = keyed_normal(seed, "identity/noise", (CANDIDATES, *pipeline.latent_shape))
         noise = torch.from_numpy(drawn).to(pipeline.device)
         crops = pipeline.generate(features, noise, steps=STEPS).clamp(-1, 1)
         embedded = pipeline.embed(crops)
         # All of a recogniser's embeddings point roughly one way; the candidates' mean tells which.
         chosen = int((embedded[0] @ embedded[0].mean(0)).argmin())
-        return SyntheticIdentity(features[chosen], noise[chosen], [one[chosen] for one in embedded])
+        return SyntheticIdentity(traits[chosen], noise[chosen], [one[chosen] for one in embedded])

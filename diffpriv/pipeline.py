@@ -198,13 +198,16 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
         own = self.msi.dequantise(key_e)
         surroundings = self.surroundings(crops, landmarks)
-        below = self._features_of_nobody(seeds, attempt, surroundings, landmarks) if preset.contrast != 1 else None
-        tokens = scheduled_tokens(self.msi, own, conditional_from, below)
+        traits = self._keyed_normal(seeds, f"nobody/{attempt}", (int(self.msi.config["prior_rank"]),))
         people = {row: self._identities.identity(one) for row, one in enumerate(identity_seeds) if one is not None}
         for row, person in people.items():
-            tokens[row] = self.msi.stage_tokens(person.features[None])[0]
+            traits[row] = person.traits
             own_part, shared = (1 - SHARED_NOISE) ** 0.5, SHARED_NOISE**0.5 * preset.temperature
             noise[row] = own_part * noise[row] + shared * person.noise
+        nobody = self._features_of_nobody(traits, surroundings, landmarks)
+        tokens = scheduled_tokens(self.msi, own, conditional_from, nobody if preset.contrast != 1 else None)
+        for row in people if preset.contrast == 1 else ():
+            tokens[row] = self.msi.stage_tokens(nobody[row : row + 1])[0]
         timesteps = self.denoiser.timesteps(preset.steps, preset.strength)
         signal, spread = self.denoiser.coefficients(timesteps[0])
         start = encode_crops(self.vae, crops) if preset.strength < 1 else torch.zeros_like(noise)
@@ -230,14 +233,10 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         made = self._in_place(latent, crops).clamp(-1, 1).unflatten(0, (-1, candidates))
         return ProtectOutput(made[:, 0], made)
 
-    def _features_of_nobody(
-        self, seeds: Sequence[bytes], attempt: int, surroundings: Surroundings, landmarks: np.ndarray
-    ) -> torch.Tensor:
-        normal = self._keyed_normal(seeds, f"nobody/{attempt}", (int(self.msi.config["prior_rank"]),))
+    def _features_of_nobody(self, traits: torch.Tensor, surroundings: Surroundings, landmarks: np.ndarray) -> torch.Tensor:
         if not self.denoiser.sees_surroundings:
-            return self.msi.features_of_nobody(normal)
-        points = torch.from_numpy(landmarks).to(normal)
-        return self.msi.features_of_nobody(normal, scene_vector(surroundings.latent, points))
+            return self.msi.features_of_nobody(traits)
+        return self.msi.features_of_nobody(traits, scene_vector(surroundings.latent, torch.from_numpy(landmarks).to(traits)))
 
     @torch.no_grad()
     def generate(self, features: torch.Tensor, noise: torch.Tensor, *, steps: int) -> torch.Tensor:

@@ -67,6 +67,11 @@ def load_pipeline(
         )
     names = [*COMPONENTS, *([TOWER] if (folder / TOWER).is_dir() else [])]
     parts = {name: _component(folder / name, name, dtype) for name in names}
+    if not parts["msi"].fitted:
+        raise ModelError(
+            f"The model in {folder} has no prior over faces: every new face would be the same one.",
+            advice="Fit it with diffpriv.training.package; models made before 2026-11-25 need it again.",
+        )
     pipeline = DiffPrivacyPipeline(**parts)
     for name in names:
         if name != "scheduler":

@@ -79,6 +79,11 @@ class StageEmbeddings(nn.Module):
             self.scene_map.copy_(told.view_as(self.scene_map))
             _fill_basis(self.scene_basis, targets - inputs @ told)
 
+    @property
+    def fitted(self) -> bool:
+        """False as long as features of nobody would all be the same."""
+        return bool(self.prior_basis.any()) and ("scene_basis" not in self._buffers or bool(self.scene_basis.any()))
+
     def features_of_nobody(self, normal: torch.Tensor, scenes: torch.Tensor | None = None) -> torch.Tensor:
         """Features drawn from the prior, (batch, depths, dim).
 
