@@ -6,6 +6,7 @@ precision. The priors of key-E are fitted here, over the training crops' latents
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -37,6 +38,10 @@ def package(out: Path, crops: Path, vae: Path, denoiser: Path, recognizer: Path)
         recognizer=FaceRecognizer.from_pretrained(recognizer, **half),
     )
     pipeline.save_pretrained(out)
+    for config in out.glob("*/config.json"):  # diffusers writes down where a part was read from: a path of this machine
+        facts = json.loads(config.read_text())
+        facts.pop("_name_or_path", None)
+        config.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
     return sum(path.stat().st_size for path in out.rglob("*.safetensors"))
 
 
