@@ -3,8 +3,8 @@
 Faces run in micro-batches of one fixed size (the last one padded; a smaller size for second and later attempts), because
 kernels may sum in another order for another batch shape: so a face's bytes depend on nothing but its picture, its seed, the
 settings and the kind of device.
-Every result is checked as it will stand in the picture; a face that is over the limit, or that a detector no longer finds, is
-tried again with another draw and a stronger push. One that stays over the limit is filled.
+Every result is checked as it will stand in the picture; a face that is over the limit, or that a detector no longer finds
+with its landmarks in place, is tried again with another draw and a stronger push. One that stays over the limit is filled.
 """
 
 from collections.abc import Sequence
@@ -139,10 +139,11 @@ class DiffPrivacyTransform:
         findings = self.check.examine(requests, patches, matrices, targets)
         for face, patch, payload, finding in zip(faces, patches, payloads, findings, strict=True):
             face.similarity = finding.similarity
-            # Without a face to be found there it is private but of little use: kept only if nothing that comes later is better.
-            if self._acceptable(finding) and (finding.found or face.best is None):
+            # With its landmarks elsewhere, or no face to be found, it is private but of less use: kept if nothing better comes.
+            rank = 1 + finding.found + finding.in_place
+            if self._acceptable(finding) and rank > face.rank:
                 face.best = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
-                face.settled = finding.found
+                face.rank, face.settled = rank, finding.in_place
 
     def _acceptable(self, finding: Finding) -> bool:
         if self.config.task == "hide":
@@ -196,6 +197,7 @@ class _Face:
     targets: Sequence[torch.Tensor]  # the original's embeddings, under the model's own recogniser and its guides
     payload: bytes
     best: FaceResult | None = None
+    rank: int = 0  # of the best: 1 no face to be found there, 2 a face, 3 with its landmarks in place
     settled: bool = False
     similarity: float = 0.0
 
