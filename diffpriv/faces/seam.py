@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from diffpriv.faces.alignment import valid_mask, warp_to_crop
-from diffpriv.faces.compositing import crop_to_patch, face_mask
+from diffpriv.faces.compositing import crop_to_patch, face_mask, skin_weight
 from diffpriv.faces.types import Patch
 from diffpriv.keyed_noise import keyed_normal
 
@@ -48,7 +48,15 @@ def blend_face(image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, seed: by
     matched = match_colour(crop, warp_to_crop(image, matrix, size), mask, valid)
     patch = crop_to_patch(image, matched, matrix, mask)
     scale = 1 / float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))  # picture pixels per crop pixel
-    return add_detail(image, patch, scale, seed)
+    return add_detail(image, patch, _skin_in_patch(patch, matrix, size), scale, seed)
+
+
+def _skin_in_patch(patch: Patch, matrix: np.ndarray, size: int) -> np.ndarray:
+    """(height, width) bool: where the patch shows skin; hair has detail that a cheek should not get."""
+    to_patch = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
+    to_patch[:, 2] -= (patch.x, patch.y)
+    height, width = patch.alpha.shape
+    return cv2.warpAffine(skin_weight(size), to_patch, (width, height), flags=cv2.INTER_LINEAR) > 0.5
 
 
 def match_colour(crop: np.ndarray, original: np.ndarray, mask: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -72,10 +80,10 @@ def match_colour(crop: np.ndarray, original: np.ndarray, mask: np.ndarray, valid
     return np.clip(np.rint(crop + tone + local), 0, 255).astype(np.uint8)
 
 
-def add_detail(image: np.ndarray, patch: Patch, scale: float, seed: bytes) -> Patch:
-    """Sharpness and grain as in the original under the patch; the patch unchanged where it is too small to measure."""
+def add_detail(image: np.ndarray, patch: Patch, skin: np.ndarray, scale: float, seed: bytes) -> Patch:
+    """Sharpness and grain as in the original's skin under the patch; the patch unchanged where that is too small to measure."""
     height, width = patch.alpha.shape
-    inside = patch.alpha >= INSIDE
+    inside = (patch.alpha >= INSIDE) & skin
     if inside.sum() < 256:
         return patch
     original = _luma(image[patch.y : patch.y + height, patch.x : patch.x + width])
