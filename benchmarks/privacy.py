@@ -10,7 +10,7 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -58,16 +58,20 @@ def similarity_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return -np.linalg.norm(first[:, None] - second[None], axis=2)
 
 
+def micro_batches(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """(rows, how many of them count): all faces in batches of one size, the last one filled up with the last face."""
+    for start in range(0, count, size):
+        yield np.arange(start, start + size).clip(max=count - 1), min(size, count - start)
+
+
 def protect_crops(transform: DiffPrivacyTransform, data: LabelledCrops, salt: bytes) -> tuple[np.ndarray, np.ndarray, float]:
     """One attempt on every crop: (protected crops, builtin similarity, seconds per face)."""
     pipeline, preset, config = transform.pipeline, transform.preset, transform.config
     protected, similar, started = [], [], time.perf_counter()
-    for start in range(0, len(data.crops), preset.micro_batch):
-        rows = np.arange(start, start + preset.micro_batch).clip(max=len(data.crops) - 1)
-        real = len(np.unique(rows))
-        crops = to_tensor(list(data.crops[rows]), pipeline.device)
+    for rows, real in micro_batches(len(data.crops), preset.micro_batch):
+        crops = to_tensor(data.crops[rows], pipeline.device)
         key = pipeline.create_key(crops, preset, noise_map=False)
-        seeds = [(salt[:24] + (start + index).to_bytes(8, "big")) for index in range(preset.micro_batch)]
+        seeds = [(salt[:24] + (rows[0] + index).item().to_bytes(8, "big")) for index in range(preset.micro_batch)]
         output = pipeline.protect(crops, key.key_e, seeds, config.task, preset, landmarks=data.landmarks[rows])
         protected.append(to_pixels(output.crops)[:real])
         with torch.no_grad():
@@ -80,10 +84,8 @@ def recover_crops(transform: DiffPrivacyTransform, data: LabelledCrops) -> tuple
     """Tier keys through its stored precision: (recovered crops, worst inversion residual, seconds per face of inversion)."""
     pipeline, preset = transform.pipeline, transform.preset
     recovered, worst, spent = [], 0.0, 0.0
-    for start in range(0, len(data.crops), preset.micro_batch):
-        part = list(data.crops[start : start + preset.micro_batch])
-        real = len(part)
-        part += [part[-1]] * (preset.micro_batch - real)
+    for rows, real in micro_batches(len(data.crops), preset.micro_batch):
+        part = data.crops[rows]
         started = time.perf_counter()
         key = pipeline.create_key(to_tensor(part, pipeline.device), preset)
         spent += time.perf_counter() - started

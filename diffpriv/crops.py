@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 
-def to_tensor(crops: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
-    """(h, w, 3) uint8 RGB crops -> (n, 3, h, w) float32 in [-1, 1]."""
-    return torch.from_numpy(np.stack(crops)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_tensor(crops: Sequence[np.ndarray] | np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """n crops (h, w, 3), uint8 RGB -> (n, 3, h, w) float32 in [-1, 1]."""
+    return torch.from_numpy(np.stack(list(crops))).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_pixels(crops: torch.Tensor) -> np.ndarray:

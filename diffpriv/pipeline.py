@@ -21,7 +21,6 @@ from diffpriv.energies.identity import IdentityEnergy
 from diffpriv.energies.repulsion import CandidateRepulsion
 from diffpriv.faces.alignment import CANONICAL_LANDMARKS
 from diffpriv.faces.compositing import face_mask, skin_weight
-from diffpriv.faces.marks import landmark_marks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.guidance import Energy, guidance_direction, guided
 from diffpriv.identities import PULL, SHARED_NOISE, IdentityMaker, SyntheticIdentity
@@ -36,7 +35,7 @@ from diffpriv.presets import Preset
 from diffpriv.recognizers.base import DifferentiableRecognizer
 from diffpriv.refinement import refined
 from diffpriv.sampling import Conditions, Guide, Keep, sample
-from diffpriv.scenes import scene_vector
+from diffpriv.scenes import scene_vector, seen_around
 from diffpriv.schedules import scheduled_tokens
 from diffpriv.sketches import apply_sketch, face_places, make_sketch
 
@@ -104,15 +103,10 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         return int(self.unet.config["out_channels"]), side, side
 
     def surroundings(self, crops: torch.Tensor, landmarks: np.ndarray) -> Surroundings:
-        """What the denoiser may see of these crops: the face region blanked, but for a dot at each landmark.
-
-        Args:
-            landmarks: (n, 5, 2) pixels of the 128 px canonical square.
-        """
-        marks = torch.from_numpy(landmark_marks(landmarks, crops.shape[-1])).to(crops)
+        """What the denoiser may see of these crops, see `scenes.seen_around`, and where it is blanked."""
         blank = torch.from_numpy(blank_mask(crops.shape[-1])).to(crops)[None, None]
         mask = functional.avg_pool2d(blank, LATENT_SCALE).expand(len(crops), -1, -1, -1)
-        return Surroundings(encode_crops(self.vae, crops * (1 - blank) + marks * blank), mask)
+        return Surroundings(encode_crops(self.vae, seen_around(crops, landmarks)), mask)
 
     def nothing_around(self, count: int) -> Surroundings:
         """Surroundings of a crop blanked whole: the condition under which key-I is made and read."""
@@ -129,7 +123,10 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             noise_map: False leaves key-I out (tiers that keep none), which saves nearly all of the cost.
         """
         latent = encode_crops(self.vae, crops)
-        features, nothing_around = self.features(crops, latent), self.nothing_around(len(crops))
+        features = self.features(crops, latent)
+        if not (noise_map or preset.refinement_steps):
+            return KeyOutput(self.msi.quantise(features), None, None)
+        nothing_around = self.nothing_around(len(crops))
         if preset.refinement_steps:
             with self._autocast():
                 features = refined(features, latent, self.msi, self.denoiser, nothing_around, steps=preset.refinement_steps)

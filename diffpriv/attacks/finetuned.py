@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from diffpriv.attacks.pairs import FacePairs, separation_of
+from diffpriv.crops import to_tensor
 from diffpriv.models.recognizer import PIXEL_SCALE, FaceRecognizer
 
 TRAINED_BLOCKS = 4
@@ -88,10 +89,7 @@ class FinetunedRecognizer:
 
 
 def _parts(crops: np.ndarray, size: int = 32) -> list[torch.Tensor]:
-    return [
-        torch.from_numpy(np.ascontiguousarray(crops[start : start + size])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        for start in range(0, len(crops), size)
-    ]
+    return [to_tensor(crops[start : start + size]) for start in range(0, len(crops), size)]
 
 
 def _early(recognizer: FaceRecognizer, crops: torch.Tensor) -> torch.Tensor:

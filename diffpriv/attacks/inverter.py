@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from diffpriv.attacks.pairs import Embed, FacePairs
+from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.metrics.verification import unit
 from diffpriv.models.recognizer import FaceRecognizer
 
@@ -60,14 +61,9 @@ class InverterAttack:
 
     def invert(self, outputs: np.ndarray) -> np.ndarray:
         """(n, 128, 128, 3) uint8 guesses of the originals."""
-        guesses = []
         with torch.no_grad():
-            for start in range(0, len(outputs), 32):
-                crops = _tensor(outputs[start : start + 32])
-                guesses.append(
-                    ((self._model(crops).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-                )
-        return np.concatenate(guesses)
+            parts = [to_tensor(outputs[start : start + 32]) for start in range(0, len(outputs), 32)]
+            return np.concatenate([to_pixels(self._model(part)) for part in parts])
 
     def scores(self, outputs: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         return unit(self._embed(self.invert(outputs))) @ unit(self._embed(gallery)).T
@@ -87,12 +83,12 @@ def train_inverter(
     random = np.random.default_rng(seed)
     with torch.no_grad():
         known = torch.cat(
-            [recognizer.embed_canonical(_tensor(training.originals[i : i + 32])) for i in range(0, len(training.persons), 32)]
+            [recognizer.embed_canonical(to_tensor(training.originals[i : i + 32])) for i in range(0, len(training.persons), 32)]
         )
     started = time.process_time()
     while True:
         chosen = random.integers(0, len(training.persons), BATCH)
-        outputs, originals = _tensor(training.outputs[chosen]), _tensor(training.originals[chosen])
+        outputs, originals = to_tensor(training.outputs[chosen]), to_tensor(training.originals[chosen])
         if random.random() < 0.5:
             outputs, originals = outputs.flip(3), originals.flip(3)
         guess = model(outputs)
@@ -107,7 +103,3 @@ def train_inverter(
             return InverterAttack(name, model, embed)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (0.5 + 0.5 * float(np.cos(np.pi * spent)))
-
-
-def _tensor(crops: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1

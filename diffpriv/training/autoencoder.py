@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from diffpriv.crops import to_tensor
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.training.dataset import TrainingCrops, load_crops
 from diffpriv.training.loop import TrainingRun
@@ -36,7 +37,7 @@ def to_batch(
     data: TrainingCrops, rows: np.ndarray, generator: torch.Generator, device: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Crops in [-1, 1] and their validity, (n, 3, 128, 128) and (n, 1, 128, 128), half of them mirrored."""
-    crops = torch.from_numpy(data.crops[rows]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    crops = to_tensor(data.crops[rows], device)
     valid = torch.from_numpy(data.valid[rows]).to(device)[:, None].float() / 255
     mirror = (torch.rand(len(rows), generator=generator) < 0.5).to(device)[:, None, None, None]
     return torch.where(mirror, crops.flip(3), crops), torch.where(mirror, valid.flip(3), valid)
@@ -72,8 +73,7 @@ def latent_statistics(
     with torch.no_grad():
         latents = []
         for start in range(0, min(len(rows), 2048), 64):
-            crops = torch.from_numpy(data.crops[rows[start : start + 64]]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            latents.append(model.encode_raw(crops).float())
+            latents.append(model.encode_raw(to_tensor(data.crops[rows[start : start + 64]], device)).float())
         stacked = torch.cat(latents)
     return stacked.mean((0, 2, 3)).tolist(), stacked.std((0, 2, 3)).tolist()
 

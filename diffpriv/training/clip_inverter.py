@@ -21,6 +21,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch.nn import functional
 
+from diffpriv.crops import to_tensor
 from diffpriv.latents import LATENT_SCALE, encode_crops
 from diffpriv.models.clip_inverter import LAYERS, ClipInverter, clip_features
 from diffpriv.models.msi import QUANTISATION_STEP, stage_of
@@ -88,7 +89,7 @@ def train(
     optimizer = torch.optim.AdamW(msi.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
 
     def pixels(rows: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
-        picture = torch.from_numpy(crops[rows.numpy()]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        picture = to_tensor(crops[rows.numpy()], device)
         picture = torch.where(mirrored.to(device)[:, None, None, None], picture.flip(3), picture)
         if picture.shape[-1] == size:
             return picture

@@ -20,10 +20,12 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch.nn import functional
 
-from diffpriv.faces.marks import landmark_marks, mirrored_landmarks
+from diffpriv.crops import to_tensor
+from diffpriv.faces.marks import mirrored_landmarks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import QUANTISATION_STEP, MultiScaleInverter, stage_of
+from diffpriv.scenes import seen_around
 from diffpriv.training.dataset import TrainingCrops, load_crops
 from diffpriv.training.loop import TrainingRun
 from diffpriv.training.samples import save_sample_sheet
@@ -76,17 +78,15 @@ def encode_all(
     if cache.exists():
         stored = torch.load(cache, weights_only=True)
         return stored["full"], stored["context"]
-    visible = torch.from_numpy(1 - blank_mask())[None, None].to(device)
     full, context = [], []
     for mirrored in (False, True):
         landmarks = mirrored_landmarks(data.landmarks) if mirrored else data.landmarks
         for start in range(0, len(data.crops), 64):
             part = slice(start, start + 64)
-            crops = torch.from_numpy(data.crops[part]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            crops = to_tensor(data.crops[part], device)
             crops = crops.flip(3) if mirrored else crops
-            marks = torch.from_numpy(landmark_marks(landmarks[part])).to(device)
             full.append(autoencoder.encode(crops).latent.half().cpu())
-            context.append(autoencoder.encode(crops * visible + marks * (1 - visible)).latent.half().cpu())
+            context.append(autoencoder.encode(seen_around(crops, landmarks[part])).latent.half().cpu())
     shape = (2, len(data.crops), *full[0].shape[1:])
     stored = {"full": torch.cat(full).view(shape), "context": torch.cat(context).view(shape)}
     torch.save(stored, cache)

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from diffpriv.crops import to_pixels
+from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.denoising import Denoiser, Surroundings
-from diffpriv.faces.marks import landmark_marks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.inversion import invert, regenerate
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import MultiScaleInverter
+from diffpriv.scenes import seen_around
 
 
 @torch.no_grad()
@@ -33,12 +33,11 @@ def save_sample_sheet(
     msi = MultiScaleInverter.from_pretrained(folder / "msi", torch_dtype=torch.float32).eval()
     denoiser = Denoiser(unet, DDIMScheduler.from_pretrained(folder / "scheduler"))
     autoencoder = autoencoder.cpu()
-    photos = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
+    photos = to_tensor(crops)
     count = len(photos)
     blank = torch.from_numpy(blank_mask())[None, None]
     mask = torch.nn.functional.avg_pool2d(blank, 8).expand(count, 1, 16, 16)
-    marks = torch.from_numpy(landmark_marks(landmarks))
-    seen = Surroundings(autoencoder.encode(photos * (1 - blank) + marks * blank).latent, mask)
+    seen = Surroundings(autoencoder.encode(seen_around(photos, landmarks)).latent, mask)
     nothing = Surroundings(autoencoder.encode(torch.zeros_like(photos)).latent, torch.ones_like(mask))
     latent = autoencoder.encode(photos).latent
     key = msi.stage_tokens(msi.dequantise(msi.quantise(msi(latent).features)))

@@ -16,7 +16,7 @@ import torch
 from diffpriv.config import TransformConfig
 from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.detectors import load_detector
-from diffpriv.errors import MisuseError, ModelError
+from diffpriv.errors import MisuseError
 from diffpriv.faces.alignment import CANONICAL_SIZE, map_points, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.seam import blend_face
@@ -24,12 +24,12 @@ from diffpriv.payloads import encode_exact, encode_image, encode_keys, stored_ma
 from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
 from diffpriv.presets import Preset, load_preset
 from diffpriv.recognizers import DifferentiableRecognizer, Recognizer, load_recognizer
+from diffpriv.recognizers.base import measured_threshold
 from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_face, fill_patch
-from diffpriv.transforms.output_check import FALSE_ACCEPT_RATE, SMALLEST_SEEN, Finding, OutputCheck
+from diffpriv.transforms.output_check import FALSE_ACCEPT_RATE, SMALLEST_SEEN, Finding, OutputCheck, Reference
 from diffpriv.weights import load_pipeline, resolve_model, weights_digest
 
 RETRY_BATCH = 4  # later attempts are few: a large batch would be padding for the most part
-LIMIT_FALSE_ACCEPT_RATE = "0.001"
 
 
 class DiffPrivacyTransform:
@@ -67,13 +67,8 @@ class DiffPrivacyTransform:
     def _resolve_limit(self) -> float:
         if self.config.similarity_limit is not None:
             return self.config.similarity_limit
-        thresholds = self.pipeline.recognizer.config.get("thresholds") or {}
-        if LIMIT_FALSE_ACCEPT_RATE not in thresholds:
-            raise ModelError(
-                "This recogniser's folder names no threshold, so there is no limit to check faces against.",
-                advice="Give similarity_limit, or a recogniser whose config.json has thresholds.",
-            )
-        return float(thresholds[LIMIT_FALSE_ACCEPT_RATE])
+        advice = "Give similarity_limit, or a recogniser whose config.json has thresholds."
+        return measured_threshold(self.pipeline.recognizer.config.get("thresholds") or {}, FALSE_ACCEPT_RATE, advice)
 
     def protect(self, requests: Sequence[FaceRequest]) -> list[FaceResult]:
         """New faces for all requests. The faces that an attempt leaves unsettled share the next attempt's micro-batches."""
@@ -96,8 +91,17 @@ class DiffPrivacyTransform:
         crops = to_tensor(_padded(originals, self._batch), self.pipeline.device)
         key = self.pipeline.create_key(crops, self.preset, noise_map=self.config.recovery == "keys")
         targets = list(zip(*self.pipeline.embed(crops), strict=True))
+        references = self.check.references(requests, canonical)
         return [
-            _Face(request, canonical[row], crops[row], key.key_e[row], targets[row], self._payload(request, key, row))
+            _Face(
+                request,
+                canonical[row],
+                crops[row],
+                key.key_e[row],
+                targets[row],
+                references[row],
+                self._payload(request, key, row),
+            )
             for row, request in enumerate(requests)
         ]
 
@@ -136,7 +140,7 @@ class DiffPrivacyTransform:
         payloads = self._payloads_after(padded, patches)
         requests, matrices = [face.request for face in faces], [face.matrix for face in faces]
         targets = torch.stack([face.targets[0] for face in padded])
-        findings = self.check.examine(requests, patches, matrices, targets)
+        findings = self.check.examine(requests, patches, matrices, [face.reference for face in faces], targets)
         for face, patch, payload, finding in zip(faces, patches, payloads, findings, strict=True):
             face.similarity = finding.similarity
             # With its landmarks elsewhere, or no face to be found, it is private but of less use: kept if nothing better comes.
@@ -195,6 +199,7 @@ class _Face:
     crop: torch.Tensor  # (3, size, size)
     key_e: torch.Tensor
     targets: Sequence[torch.Tensor]  # the original's embeddings, under the model's own recogniser and its guides
+    reference: Reference
     payload: bytes
     best: FaceResult | None = None
     rank: int = 0  # of the best: 1 no face to be found there, 2 a face, 3 with its landmarks in place

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from diffpriv.crops import to_tensor
 from diffpriv.detectors.base import Detector
 from diffpriv.faces.alignment import CANONICAL_SIZE, map_points, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
@@ -38,6 +39,18 @@ class Finding:
     in_place: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """An original, as its results are compared with it.
+
+    landmarks: (5, 2) in the crop, where this detector sees them in the same view of the original, since in views of other sizes
+    it has other biases; those that were given if it sees no face there. known: (dim,), the judge's embedding; no judge, dim 0.
+    """
+
+    landmarks: np.ndarray
+    known: np.ndarray
+
+
 class OutputCheck:
     """Args:
     recognizer: measures the similarity.
@@ -47,36 +60,52 @@ class OutputCheck:
     def __init__(self, recognizer: FaceRecognizer, detector: Detector, judge: Recognizer | None = None) -> None:
         self._recognizer, self._detector, self._judge = recognizer, detector, judge
 
+    def references(self, requests: Sequence[FaceRequest], matrices: Sequence[np.ndarray]) -> list[Reference]:
+        """What `examine` compares with; the same for all attempts at a face.
+
+        Args:
+            matrices: picture to 128 px canonical crop.
+        """
+        pairs = [(request.image, matrix) for request, matrix in zip(requests, matrices, strict=True)]
+        known = np.zeros((len(pairs), 0), np.float32)
+        if self._judge is not None:
+            known = self._judge.embed(np.stack([warp_to_crop(*pair) for pair in pairs]))
+        given = [map_points(request.face.landmarks, matrix) for request, matrix in zip(requests, matrices, strict=True)]
+        seen = self._see_faces([_view(*pair) for pair in pairs])
+        return [Reference(here[0] if here else points, one) for here, points, one in zip(seen, given, known, strict=True)]
+
     def examine(
-        self, requests: Sequence[FaceRequest], patches: Sequence[Patch], matrices: Sequence[np.ndarray], originals: torch.Tensor
+        self,
+        requests: Sequence[FaceRequest],
+        patches: Sequence[Patch],
+        matrices: Sequence[np.ndarray],
+        references: Sequence[Reference],
+        originals: torch.Tensor,
     ) -> list[Finding]:
         """One finding per face.
 
         Args:
-            matrices: picture to 128 px canonical crop.
+            matrices: picture to 128 px canonical crop. references: see `references`.
             originals: embeddings of the originals, (batch, dim), batch >= n. The recogniser runs in a batch of that size,
                 padded, since a value's bits may depend on it.
         """
         published = [apply_patches(request.image, [patch]) for request, patch in zip(requests, patches, strict=True)]
         pairs = list(zip(published, matrices, strict=True))
         crops = [warp_to_crop(picture, matrix) for picture, matrix in pairs]
-        padded = np.stack(crops + [crops[-1]] * (len(originals) - len(crops)))
+        padded = crops + [crops[-1]] * (len(originals) - len(crops))
         with torch.no_grad():
-            pixels = torch.from_numpy(padded).to(originals.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            embedded = self._recognizer.embed_canonical(pixels)
+            embedded = self._recognizer.embed_canonical(to_tensor(padded, originals.device))
         similarity = self._recognizer.similarity(embedded[: len(crops)], originals[: len(crops)]).tolist()
-        views = [_view(picture, matrix) for picture, matrix in pairs]
-        before = [_view(request.image, matrix) for request, matrix in zip(requests, matrices, strict=True)]
-        landmarks = [map_points(request.face.landmarks, matrix) for request, matrix in zip(requests, matrices, strict=True)]
-        seen = _compare(self._see_faces(views), self._see_faces(before), landmarks)
-        matched = self._judged([request.image for request in requests], matrices, crops)
-        return [Finding(alike, known, *found) for alike, known, found in zip(similarity, matched, seen, strict=True)]
+        seen = self._see_faces([_view(picture, matrix) for picture, matrix in pairs])
+        matched = self._judged(crops, references)
+        places = [_in_place(now, reference.landmarks) for now, reference in zip(seen, references, strict=True)]
+        found = zip(similarity, matched, seen, places, strict=True)
+        return [Finding(alike, known, bool(here), in_place) for alike, known, here, in_place in found]
 
-    def _judged(self, pictures: Sequence[np.ndarray], matrices: Sequence[np.ndarray], crops: list[np.ndarray]) -> list[bool]:
+    def _judged(self, crops: list[np.ndarray], references: Sequence[Reference]) -> list[bool]:
         if self._judge is None:
             return [False] * len(crops)
-        originals = np.stack([warp_to_crop(picture, matrix) for picture, matrix in zip(pictures, matrices, strict=True)])
-        cosine = (self._judge.embed(np.stack(crops)) * self._judge.embed(originals)).sum(1)
+        cosine = (self._judge.embed(np.stack(crops)) * np.stack([one.known for one in references])).sum(1)
         return [bool(value > self._judge.threshold(FALSE_ACCEPT_RATE)) for value in cosine]
 
     def _see_faces(self, views: list[np.ndarray]) -> list[list[np.ndarray]]:
@@ -89,21 +118,11 @@ class OutputCheck:
         return seen
 
 
-def _compare(
-    after: list[list[np.ndarray]], before: list[list[np.ndarray]], landmarks: list[np.ndarray]
-) -> list[tuple[bool, bool]]:
-    """(a face is there, its landmarks are in place) of each face.
-
-    In place means where the same detector sees them in the same view of the original: in views of other sizes it has other
-    biases. `landmarks` stand in for an original in whose view it sees nothing.
-    """
-    compared = []
-    for now, then, given in zip(after, before, landmarks, strict=True):
-        reference = then[0] if then else given
-        eyes = max(float(np.linalg.norm(reference[0] - reference[1])), LEAST_EYES)
-        moved = [float(np.linalg.norm(points - reference, axis=1).mean()) for points in now]
-        compared.append((bool(now), min(moved, default=np.inf) <= IN_PLACE * eyes))
-    return compared
+def _in_place(seen: list[np.ndarray], reference: np.ndarray) -> bool:
+    """Whether one of the faces seen has its landmarks where the original has them, both (5, 2) in the crop."""
+    eyes = max(float(np.linalg.norm(reference[0] - reference[1])), LEAST_EYES)
+    moved = [float(np.linalg.norm(points - reference, axis=1).mean()) for points in seen]
+    return min(moved, default=np.inf) <= IN_PLACE * eyes
 
 
 def _view(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -23,17 +23,11 @@ from diffpriv.transforms import FaceRequest, load_transform
 from diffpriv.weights import builtin_folder, load_pipeline, weights_digest
 from tests.diffpriv.face_pictures import astronaut, group_photo
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def seed(number: int) -> bytes:
     return number.to_bytes(32, "big")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

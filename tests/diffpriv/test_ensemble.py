@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from diffpriv.config import TransformConfig
+from diffpriv.crops import to_pixels
 from diffpriv.detectors import load_detector
 from diffpriv.energies.repulsion import CandidateRepulsion
 from diffpriv.errors import MisuseError, ModelError
@@ -26,16 +27,10 @@ from diffpriv.transforms.diffprivacy import DiffPrivacyTransform
 from diffpriv.weights import builtin_folder, load_pipeline
 from tests.diffpriv.face_pictures import group_photo
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FAST = replace(load_preset("fast", "anonymize"), steps=4, micro_batch=2)
 SEEDS = [bytes([number]) * 32 for number in range(4)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +185,7 @@ def test_a_recogniser_that_nobody_knows_is_refused_before_anything_is_loaded(tmp
 @pytest.mark.human
 def test_humans_network_carries_gradients_and_is_left_behind(pipeline, crops, request):
     human = HumanRecognizer(request.config.getoption("--human"))
-    pixels = ((crops + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels = to_pixels(crops)
     original = human.embed_canonical(crops)
     assert float((original * torch.from_numpy(human.embed(pixels))).sum(1).min()) > 0.999
     without = protected(pipeline, crops).crops
