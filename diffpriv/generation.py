@@ -8,8 +8,6 @@ from diffpriv.keyed_noise import keyed_normal
 from diffpriv.pipeline import DiffPrivacyPipeline
 from diffpriv.weights import load_pipeline, resolve_model
 
-STEPS = 16
-
 
 def generate_faces(count: int, seed: bytes, pipeline: DiffPrivacyPipeline | None = None) -> np.ndarray:
     """`count` synthetic aligned faces, determined by the seed.
@@ -29,5 +27,8 @@ def _generate_one(pipeline: DiffPrivacyPipeline, seed: bytes, index: int) -> np.
     msi = pipeline.msi
     person = torch.from_numpy(keyed_normal(seed, f"nobody/{index}", (1, msi.config["prior_rank"]))).to(pipeline.device)
     features = msi.features_of_nobody(person)
-    noise = torch.from_numpy(keyed_normal(seed, f"face/{index}", (1, *pipeline.latent_shape))).to(pipeline.device)
-    return to_pixels(pipeline.generate(features, noise, steps=STEPS))
+
+    def draw(step: int) -> torch.Tensor:
+        return torch.from_numpy(keyed_normal(seed, f"face/{index}/{step}", (1, *pipeline.latent_shape))).to(pipeline.device)
+
+    return to_pixels(pipeline.generate(features, draw))

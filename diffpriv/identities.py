@@ -4,7 +4,7 @@ From the seed come traits, the numbers behind features of nobody (MSI's prior), 
 them with no surroundings, in an average scene.
 Of a few such candidates, the one least like the others' average stands for the person, so that two identities are told apart.
 Three things are kept, and shared by all photos of the person: the traits, which with each photo's scene make the features that
-condition the denoiser; the noise that sampling starts from; and the generated face's embeddings, towards which guidance pulls.
+condition the denoiser; the noise of sampling; and the generated face's embeddings, towards which guidance pulls.
 Nothing of the person enters: an identity depends on the seed and the model alone.
 """
 
@@ -20,15 +20,14 @@ if TYPE_CHECKING:
     from diffpriv.pipeline import DiffPrivacyPipeline
 
 CANDIDATES = 4
-STEPS = 12
+DRAWS = 8  # noise maps, one for each step of sampling in few steps
 PULL = 3.0  # weight of the identity's embedding in the energy, against 1 for the push away from the original
-SHARED_NOISE = 1.0  # share of the starting noise's variance that all photos of a person have in common
-REMEMBERED = 4096  # identities per process, about 10 KB each, and 4 KB more with a guide of 1,024 numbers
+REMEMBERED = 1024  # identities per process, about 70 KB each, and 4 KB more with a guide of 1,024 numbers
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticIdentity:
-    """traits (prior_rank,) and noise (*latent_shape), of unit variance; embeddings (dim,) of unit length, one per recogniser of
+    """traits (prior_rank,) and noise (DRAWS, *latent_shape), of unit variance; embeddings (dim,) of unit length, one per recogniser of
     the pipeline's ensemble.
     """
 
@@ -64,10 +63,10 @@ class IdentityMaker:
         traits = torch.from_numpy(person).to(pipeline.device)
         average = msi.scene_mean[None] if pipeline.denoiser.sees_surroundings else None
         features = msi.features_of_nobody(traits, average)
-        drawn = keyed_normal(seed, "identity/noise", (CANDIDATES, *pipeline.latent_shape))
+        drawn = keyed_normal(seed, "identity/noise", (DRAWS, CANDIDATES, *pipeline.latent_shape))
         noise = torch.from_numpy(drawn).to(pipeline.device)
-        crops = pipeline.generate(features, noise, steps=STEPS).clamp(-1, 1)
+        crops = pipeline.generate(features, lambda step: noise[step]).clamp(-1, 1)
         embedded = pipeline.embed(crops)
         # All of a recogniser's embeddings point roughly one way; the candidates' mean tells which.
         chosen = int((embedded[0] @ embedded[0].mean(0)).argmin())
-        return SyntheticIdentity(traits[chosen], noise[chosen], [one[chosen] for one in embedded])
+        return SyntheticIdentity(traits[chosen], noise[:, chosen], [one[chosen] for one in embedded])

@@ -21,9 +21,10 @@ from diffpriv.energies.identity import IdentityEnergy
 from diffpriv.energies.repulsion import CandidateRepulsion
 from diffpriv.faces.alignment import CANONICAL_LANDMARKS
 from diffpriv.faces.compositing import face_mask, skin_weight
+from diffpriv.faces.marks import landmark_marks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.guidance import Energy, guidance_direction, guided
-from diffpriv.identities import PULL, SHARED_NOISE, IdentityMaker, SyntheticIdentity
+from diffpriv.identities import PULL, IdentityMaker, SyntheticIdentity
 from diffpriv.inversion import invert, regenerate
 from diffpriv.keyed_noise import candidate_seed, keyed_normal
 from diffpriv.latents import LATENT_SCALE, decode_latents, encode_crops
@@ -34,12 +35,14 @@ from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.presets import Preset
 from diffpriv.recognizers.base import DifferentiableRecognizer
 from diffpriv.refinement import refined
-from diffpriv.sampling import Conditions, Guide, Keep, sample
+from diffpriv.sampling import Conditions, Draw, Guide, Keep, sample
 from diffpriv.scenes import scene_vector, seen_around
 from diffpriv.schedules import scheduled_tokens
 from diffpriv.sketches import apply_sketch, face_places, make_sketch
 
-ALONE_CONTRAST, ALONE_TEMPERATURE = 2.0, 0.9  # of faces that are generated alone
+# Of faces that are generated alone.
+ALONE_STEPS, ALONE_FEW_STEPS = 14, 6
+ALONE_CONTRAST, ALONE_TEMPERATURE = 2.0, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
     builtin model. n is free, but the bits of a result depend on n (summation order in kernels), so callers that need
     reproducible bytes keep n fixed. `arithmetic` torch.bfloat16 computes convolutions and products of protection and inversion
     in half precision (autocast); recovery is always float32. `guides` are recognisers by name that guide protection beside the
-    component `recognizer`; their names enter what is drawn for them, and they are no part of the saved folder.
+    component `recognizer`; their names enter what is drawn for them, and they are no part of the saved folder. `few_steps` says
+    that the denoiser was trained to give faces rather than means of faces, so that few steps do; the folder keeps it.
     """
 
     _optional_components: ClassVar[list[str]] = ["image_encoder"]  # CLIP's vision tower, which a ClipInverter looks through
@@ -82,11 +86,13 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         msi: MultiScaleInverter | ClipInverter,
         recognizer: FaceRecognizer,
         image_encoder: torch.nn.Module | None = None,
+        few_steps: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(
             vae=vae, unet=unet, scheduler=scheduler, msi=msi, recognizer=recognizer, image_encoder=image_encoder
         )
+        self.register_to_config(few_steps=few_steps)
         self.denoiser = Denoiser(unet, scheduler)
         self.arithmetic = torch.float32
         self.guides: dict[str, DifferentiableRecognizer] = {}
@@ -190,7 +196,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         )
         seeds = [candidate_seed(seed, number) for seed in seeds for number in range(candidates)]
         identity_seeds = [one for one in identity_seeds for _ in range(candidates)]
-        noise = preset.temperature * self._keyed_normal(seeds, f"start/{attempt}", self.latent_shape)
+        few_steps = preset.few_steps if self.config["few_steps"] else 0
         # Later attempts of `anonymize` forget key-E altogether.
         conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
         own = self.msi.dequantise(key_e)
@@ -199,15 +205,21 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         people = {row: self._identities.identity(one) for row, one in enumerate(identity_seeds) if one is not None}
         for row, person in people.items():
             traits[row] = person.traits
-            own_part, shared = (1 - SHARED_NOISE) ** 0.5, SHARED_NOISE**0.5 * preset.temperature
-            noise[row] = own_part * noise[row] + shared * person.noise
+
+        def draw(index: int) -> torch.Tensor:
+            drawn = self._keyed_normal(seeds, f"start/{attempt}" if not index else f"step/{attempt}/{index}", self.latent_shape)
+            for row, person in people.items():
+                drawn[row] = person.noise[min(index, len(person.noise) - 1)]
+            return preset.temperature * drawn
+
         nobody = self._features_of_nobody(traits, surroundings, landmarks)
-        tokens = scheduled_tokens(self.msi, own, conditional_from, nobody if preset.contrast != 1 else None)
-        for row in people if preset.contrast == 1 else ():
+        tokens = scheduled_tokens(self.msi, own, conditional_from, nobody if few_steps or preset.contrast != 1 else None)
+        for row in people if not few_steps and preset.contrast == 1 else ():
             tokens[row] = self.msi.stage_tokens(nobody[row : row + 1])[0]
-        timesteps = self.denoiser.timesteps(preset.steps, preset.strength)
+        strength, noise = 1.0 if few_steps else preset.strength, draw(0)
+        timesteps = self.denoiser.timesteps(few_steps or preset.steps, strength)
         signal, spread = self.denoiser.coefficients(timesteps[0])
-        start = encode_crops(self.vae, crops) if preset.strength < 1 else torch.zeros_like(noise)
+        start = encode_crops(self.vae, crops) if strength < 1 else torch.zeros_like(noise)
         state = signal * start + spread * noise
 
         conditions = Conditions(tokens, self.msi.null_stage_tokens(len(crops)), surroundings)
@@ -220,12 +232,13 @@ class DiffPrivacyPipeline(DiffusionPipeline):
                 timesteps,
                 conditions,
                 self.denoiser,
-                order=preset.order,
-                contrast=preset.contrast,
+                order=1 if few_steps else preset.order,
+                contrast=1.0 if few_steps else preset.contrast,
                 contrast_region=self._skin(crops) if self.denoiser.sees_surroundings else None,
                 guide=guide,
                 guide_every=preset.guidance_every,
                 keep=None if self.denoiser.sees_surroundings else self._keep(crops, noise),
+                renew=draw if few_steps else None,
             )
         made = self._in_place(latent, crops).clamp(-1, 1).unflatten(0, (-1, candidates))
         return ProtectOutput(made[:, 0], made)
@@ -236,17 +249,32 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         return self.msi.features_of_nobody(traits, scene_vector(surroundings.latent, torch.from_numpy(landmarks).to(traits)))
 
     @torch.no_grad()
-    def generate(self, features: torch.Tensor, noise: torch.Tensor, *, steps: int) -> torch.Tensor:
-        """Whole crops of people who do not exist, (n, 3, size, size), not clamped: no surroundings, no guidance, float32.
+    def generate(self, features: torch.Tensor, draw: Draw) -> torch.Tensor:
+        """Whole crops of people who do not exist, (n, 3, size, size), not clamped: from the front, no surroundings, no guidance,
+        float32.
 
         Args:
-            features: of nobody, (n, depths, dim). noise: (n, *latent_shape) of unit variance.
+            features: of nobody, (n, depths, dim). draw: standard normal numbers of (n, *latent_shape) for each step's index.
         """
-        count = len(features)
-        null_tokens, nothing_around = self.msi.null_stage_tokens(count), self.nothing_around(count)
-        conditions = Conditions(self.msi.stage_tokens(features), null_tokens, nothing_around)
-        start, timesteps = ALONE_TEMPERATURE * noise, self.denoiser.timesteps(steps)
-        latent = sample(start, timesteps, conditions, self.denoiser, order=2, contrast=ALONE_CONTRAST)
+        count, few_steps = len(features), self.config["few_steps"]
+        nothing_around = self.nothing_around(count)
+        if few_steps:  # it was trained on whole crops blanked, but for the landmarks
+            marks = torch.from_numpy(landmark_marks(CANONICAL_LANDMARKS[None], self.crop_size)).to(self.device)
+            nothing_around = Surroundings(encode_crops(self.vae, marks).expand(count, -1, -1, -1), nothing_around.mask)
+        conditions = Conditions(self.msi.stage_tokens(features), self.msi.null_stage_tokens(count), nothing_around)
+
+        def cooler(index: int) -> torch.Tensor:
+            return ALONE_TEMPERATURE * draw(index)
+
+        latent = sample(
+            cooler(0),
+            self.denoiser.timesteps(ALONE_FEW_STEPS if few_steps else ALONE_STEPS),
+            conditions,
+            self.denoiser,
+            order=1 if few_steps else 2,
+            contrast=1.0 if few_steps else ALONE_CONTRAST,
+            renew=cooler if few_steps else None,
+        )
         return decode_latents(self.vae, latent)
 
     def _keep(self, crops: torch.Tensor, noise: torch.Tensor) -> Keep:

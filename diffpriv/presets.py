@@ -14,14 +14,17 @@ class Preset:
     """One task's settings.
 
     Attributes:
-        steps: steps of protection, one or two UNet evaluations each.
+        few_steps: steps of protection by a model that is trained to need few of them (`diffpriv.training.adversarial`), one UNet
+            evaluation each, from keyed noise alone and with new keyed noise at each step; 0 samples from it as from any other.
+        steps: steps of protection by any other model, one or two UNet evaluations each.
         order: 1 steps by DDIM, 2 by DPM-Solver++ (2M), which needs half as many steps for the same picture.
         strength: share of the schedule protection starts at; 1 starts from the keyed noise alone.
         temperature: factor on the keyed noise; below 1 gives smoother, more ordinary faces (1 is the model's own spread).
         conditional_from: key-E conditions timesteps at or above this one; 1000 is never.
         contrast: weight of the stage tokens' effect (classifier-free guidance); other than 1 it takes two evaluations for each
             step in the middle of the schedule.
-            With 1 the lower timesteps are unconditional, with others they are told of somebody who does not exist.
+            With 1 the lower timesteps are unconditional; with others, and in few steps, they are told of somebody who does not
+            exist.
         guidance_scale: length of a guided step as a share of the latent's RMS.
         guidance_every: guide each k-th step, counted from the last.
         margin: similarity to the original below which anonymize stops pushing.
@@ -31,6 +34,7 @@ class Preset:
         candidates: of each face, sampled side by side, in `anonymize` repelling each other; the first that passes is published.
     """
 
+    few_steps: int
     steps: int
     order: int
     strength: float
@@ -48,6 +52,7 @@ class Preset:
 
 
 _OURS = Preset(
+    few_steps=6,
     steps=12,
     order=2,
     strength=1.0,
@@ -61,8 +66,8 @@ _OURS = Preset(
     inversion_refinements=2,
     micro_batch=8,
 )
-_FAST = replace(_OURS, steps=5, guidance_scale=0.05, inversion_refinements=1, micro_batch=16)
-_PAPER = replace(_OURS, order=1, temperature=1.0, contrast=1.0, guidance_every=1, inversion_refinements=0, refinement_steps=30)
+_FAST = replace(_OURS, few_steps=4, steps=5, guidance_scale=0.05, inversion_refinements=1, micro_batch=16)
+_PAPER = replace(_OURS, few_steps=0, order=1, temperature=1.0, contrast=1.0, guidance_every=1, inversion_refinements=0, refinement_steps=30)
 
 PRESETS: dict[tuple[str, str], Preset] = {
     ("quality", "anonymize"): _OURS,

@@ -1,9 +1,9 @@
 """From keyed noise to the latent of a face: the deterministic sampler of stage 2.
 
 Source: He et al. 2023 (Diff-Privacy), section 3.3; first-order steps are DDIM (Song et al. 2021, eq. 12, eta = 0), second-order
-ones DPM-Solver++ 2M (Lu et al. 2022, algorithm 2). Classifier-free guidance (Ho and Salimans 2021, eq. 6) is called contrast
-here, since "guidance" is the energy's; it acts on the clean estimate, and only in the middle of the schedule (Kynkäänniemi et
-al. 2024).
+ones DPM-Solver++ 2M (Lu et al. 2022, algorithm 2); with renewed noise it is multistep consistency sampling (Song et al. 2023,
+algorithm 1). Classifier-free guidance (Ho and Salimans 2021, eq. 6) is called contrast here, since "guidance" is the energy's;
+it acts on the clean estimate, and only in the middle of the schedule (Kynkäänniemi et al. 2024).
 Pure: no files, no global random state.
 """
 
@@ -16,6 +16,7 @@ from diffpriv.denoising import Denoiser, Prediction, Surroundings
 
 CONTRAST_BAND = range(200, 900)  # timesteps; above, all is noise, and below, the face is settled
 GUIDED_BELOW = 900  # timesteps; above, the clean estimate is nobody's face, and its gradient costs as much as any
+Draw = Callable[[int], torch.Tensor]  # index of a step -> noise of the state's shape
 Guide = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (state after the step, clean estimate before it) -> state
 Keep = Callable[[torch.Tensor, int], torch.Tensor]  # (state, its timestep) -> state with what is known put back
 
@@ -41,6 +42,7 @@ def sample(
     guide: Guide | None = None,
     guide_every: int = 1,
     keep: Keep | None = None,
+    renew: Draw | None = None,
 ) -> torch.Tensor:
     """The clean latent, (batch, channels, side, side).
 
@@ -51,6 +53,8 @@ def sample(
             there. They tell of somebody else's hair, background and tone too, which are the surroundings' to decide. None is
             everywhere, mean and all.
         guide: applied after each `guide_every`-th step below GUIDED_BELOW, counted from the last. keep: after every step.
+        renew: each step takes new noise to the clean estimate instead of following the predicted one, so that a step mends what
+            the one before got wrong; for a denoiser whose estimates are faces rather than means of faces.
     """
     before: torch.Tensor | None = None
     for index, timestep in enumerate(timesteps):
@@ -59,6 +63,8 @@ def sample(
         ahead = prediction
         if order == 2 and before is not None:
             ahead = denoiser.extrapolated(prediction, before, (timesteps[index - 1], timestep, following))
+        if renew is not None and following >= 0:
+            ahead = Prediction(ahead.clean, renew(index + 1))
         state, before = denoiser.step(ahead, following), prediction.clean
         if guide is not None and timestep < GUIDED_BELOW and (len(timesteps) - 1 - index) % guide_every == 0:
             state = guide(state, prediction.clean)

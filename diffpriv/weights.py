@@ -72,7 +72,7 @@ def load_pipeline(
             f"The model in {folder} has no prior over faces: every new face would be the same one.",
             advice="Fit it with diffpriv.training.package; models made before 2026-11-25 need it again.",
         )
-    pipeline = DiffPrivacyPipeline(**parts)
+    pipeline = DiffPrivacyPipeline(**parts, few_steps=_needs_few_steps(folder))
     for name in names:
         if name != "scheduler":
             parts[name].eval().requires_grad_(False)
@@ -81,6 +81,11 @@ def load_pipeline(
     if compiled:
         pipeline.unet.compile()
     return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _needs_few_steps(folder: Path) -> bool:
+    index = folder / "model_index.json"
+    return bool(index.exists() and json.loads(index.read_text()).get("few_steps", False))
 
 
 def _component(folder: Path, name: str, dtype: torch.dtype) -> Any:

@@ -12,7 +12,7 @@ from pipelines.errors import JobError, MisuseError
 
 READ_CPUS = 0.5  # reading waits for storage more than it computes
 SMALLEST_CLUSTER = 4  # logical CPUs; with fewer, two actor pools and a reader starve each other without a word
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 4 << 20  # what a stage hands on at a time: a shard of large photos keeps several actors busy
 ACTOR_MEMORY = 1.5 * 2**30  # bytes that an actor with the method's models may come to need
 ACTOR_WORK = 4 << 20  # encoded bytes below which another actor takes longer to start than it saves
 
@@ -25,6 +25,8 @@ def cluster(config: JobConfig) -> Iterator[None]:
 
     # `max_restarts` has no parameter of its own yet; Ray warns about the only way to give it.
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+    # A dataset of one small block needs one actor, and which blocks come is not known before the pool is made.
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     ours = not ray.is_initialized()

@@ -70,14 +70,15 @@ def crop_to_patch(image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask:
     size = crop.shape[0]
     if crop.shape != (size, size, 3) or mask.shape != (size, size):
         raise ValueError(f"crop {crop.shape} and mask {mask.shape} are not one square")
-    back = cv2.invertAffineTransform(np.asarray(matrix, dtype=np.float64))
-    x0, y0, x1, y1 = _support_in_picture(image.shape[:2], mask, back)
-    to_patch = back.copy()
-    to_patch[:, 2] -= (x0, y0)
-    width, height = x1 - x0, y1 - y0
-    pixels = _warp_back(crop, to_patch, (width, height), cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
-    alpha = _warp_back(mask.astype(np.float32), to_patch, (width, height), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+    x0, y0, x1, y1 = _support_in_picture(image.shape[:2], mask, cv2.invertAffineTransform(np.asarray(matrix, np.float64)))
+    pixels = warp_to_patch(crop, matrix, (x0, y0), (x1 - x0, y1 - y0), cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
+    alpha = plane_in_patch(mask, matrix, (x0, y0), (x1 - x0, y1 - y0))
     return Patch(x0, y0, pixels, np.clip(alpha, 0, 1))
+
+
+def plane_in_patch(plane: np.ndarray, matrix: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """A (size, size) float plane of the canonical square at the picture's resolution, 0 beyond it; see `warp_to_patch`."""
+    return warp_to_patch(plane.astype(np.float32), matrix, corner, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
 
 
 def _support_in_picture(shape: tuple[int, ...], mask: np.ndarray, back: np.ndarray) -> tuple[int, int, int, int]:
@@ -95,8 +96,21 @@ def _support_in_picture(shape: tuple[int, ...], mask: np.ndarray, back: np.ndarr
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def _warp_back(source: np.ndarray, to_patch: np.ndarray, size: tuple[int, int], interpolation: int, border: int) -> np.ndarray:
-    """Warp crop to patch; where the patch is coarser than the crop, warp finer and average, so that nothing aliases."""
+def warp_to_patch(
+    source: np.ndarray,
+    matrix: np.ndarray,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    interpolation: int,
+    border: int,
+) -> np.ndarray:
+    """Canonical square to a rectangle of the picture; where that is coarser, warp finer and average, so that nothing aliases.
+
+    Args:
+        matrix: (2, 3) from picture to crop. corner: (x, y) of the rectangle. size: its (width, height).
+    """
+    to_patch = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
+    to_patch[:, 2] -= corner
     width, height = size
     scale = float(np.sqrt(abs(np.linalg.det(to_patch[:, :2]))))  # picture pixels per crop pixel
     factor = 1 if scale > 0.75 else min(8, int(np.ceil(1.0 / scale)))

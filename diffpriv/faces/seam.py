@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from diffpriv.faces.alignment import valid_mask, warp_to_crop
-from diffpriv.faces.compositing import crop_to_patch, face_mask, skin_weight
+from diffpriv.faces.compositing import crop_to_patch, face_mask, plane_in_patch, skin_weight
 from diffpriv.faces.types import Patch
 from diffpriv.keyed_noise import keyed_normal
 
@@ -48,15 +48,9 @@ def blend_face(image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, seed: by
     matched = match_colour(crop, warp_to_crop(image, matrix, size), mask, valid)
     patch = crop_to_patch(image, matched, matrix, mask)
     scale = 1 / float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))  # picture pixels per crop pixel
-    return add_detail(image, patch, _skin_in_patch(patch, matrix, size), scale, seed)
-
-
-def _skin_in_patch(patch: Patch, matrix: np.ndarray, size: int) -> np.ndarray:
-    """(height, width) bool: where the patch shows skin; hair has detail that a cheek should not get."""
-    to_patch = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
-    to_patch[:, 2] -= (patch.x, patch.y)
-    height, width = patch.alpha.shape
-    return cv2.warpAffine(skin_weight(size), to_patch, (width, height), flags=cv2.INTER_LINEAR) > 0.5
+    # Hair has detail that a cheek should not get.
+    skin = plane_in_patch(skin_weight(size), matrix, (patch.x, patch.y), patch.alpha.shape[::-1]) > 0.5
+    return add_detail(image, patch, skin, scale, seed)
 
 
 def match_colour(crop: np.ndarray, original: np.ndarray, mask: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -36,10 +36,11 @@ class Step:
 class TrainingRun:
     """Args:
     checkpoint: read when it exists, rewritten every `save_seconds` and at the end.
-    modules: by name; their parameters that require gradients are trained, all are averaged.
+    modules: by name; all are averaged and kept. optimizer: over the parameters that `descend` trains.
     minutes: the whole budget, what earlier parts of the run spent included.
     decay: of the moving average. seed: of the steps' generators.
     write: called after each checkpoint, to write the averaged model as a folder.
+    others: more optimisers by name, which the caller steps; the checkpoint keeps their state.
     """
 
     def __init__(
@@ -54,14 +55,16 @@ class TrainingRun:
         write: Callable[[], None] | None = None,
         save_seconds: float = 180,
         report_every: int = 100,
+        others: Mapping[str, torch.optim.Optimizer] | None = None,
     ) -> None:
         self.averages = {name: ParameterAverage(module, decay) for name, module in modules.items()}
         self.step, self.spent = 0, 0.0
         self._checkpoint, self._modules, self._optimizer = checkpoint, dict(modules), optimizer
         self._budget, self._seed, self._write = minutes * 60, seed, write
         self._save_seconds, self._report_every = save_seconds, report_every
-        self._trained = [value for module in modules.values() for value in module.parameters() if value.requires_grad]
-        self._loss = 0.0
+        self._others = dict(others or {})
+        self._trained = [value for group in optimizer.param_groups for value in group["params"] if value.requires_grad]
+        self._shown: dict[str, float] = {}
         self._resume()
 
     def _resume(self) -> None:
@@ -71,6 +74,8 @@ class TrainingRun:
                 module.load_state_dict(state["modules"][name])
                 self.averages[name].values = state["averages"][name]
             self._optimizer.load_state_dict(state["optimizer"])
+            for name, other in self._others.items():
+                other.load_state_dict(state["others"][name])
             self.step, self.spent = state["step"], state["spent"]
         print(json.dumps({"parameters": sum(value.numel() for value in self._trained), "resumed_at": self.step}), flush=True)
 
@@ -84,29 +89,36 @@ class TrainingRun:
             now = time.monotonic()
             self.spent, last = self.spent + min(now - last, LONGEST_STEP), now
             if self.step % self._report_every == 0:
-                line = {"step": self.step, "minutes": round(self.spent / 60, 2), "loss": round(self._loss, 5)}
+                means = {name: round(value, 5) for name, value in self._shown.items()}
+                line = {"step": self.step, "minutes": round(self.spent / 60, 2), **means}
                 print(json.dumps(line), flush=True)
             if now - last_saved > self._save_seconds:
                 last_saved = now
                 self._save()
         self._save()
 
-    def descend(self, loss: torch.Tensor) -> None:
-        """One optimiser step down the loss, its gradient clipped, and the averages after it."""
+    def descend(self, loss: torch.Tensor, shown: Mapping[str, torch.Tensor | float] | None = None) -> None:
+        """One optimiser step down the loss, its gradient clipped, and the averages after it.
+
+        Args:
+            shown: what the log reports, by name; None is the loss.
+        """
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._trained, GRADIENT_NORM)
         self._optimizer.step()
         for name, module in self._modules.items():
             self.averages[name].update(module, self.step)
-        value = float(loss.detach())
-        self._loss = 0.98 * self._loss + 0.02 * value if self._loss else value
+        for name, one in (shown or {"loss": loss}).items():
+            value = float(torch.as_tensor(one).detach())
+            self._shown[name] = 0.98 * self._shown[name] + 0.02 * value if name in self._shown else value
 
     def _save(self) -> None:
         state = {
             "modules": {name: module.state_dict() for name, module in self._modules.items()},
             "averages": {name: average.values for name, average in self.averages.items()},
             "optimizer": self._optimizer.state_dict(),
+            "others": {name: other.state_dict() for name, other in self._others.items()},
             "step": self.step,
             "spent": self.spent,
         }

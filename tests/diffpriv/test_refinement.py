@@ -25,8 +25,8 @@ def crops(pipeline) -> torch.Tensor:
     """Three people who do not exist."""
     prior = torch.from_numpy(keyed_normal(bytes(32), "people", (3, int(pipeline.msi.config["prior_rank"]))))
     features = pipeline.msi.features_of_nobody(prior)
-    noise = torch.from_numpy(keyed_normal(bytes(32), "noise", (3, *pipeline.latent_shape)))
-    return pipeline.generate(features, noise, steps=4).clamp(-1, 1)
+    noise = torch.from_numpy(keyed_normal(bytes(32), "noise", (8, 3, *pipeline.latent_shape)))
+    return pipeline.generate(features, lambda step: noise[step]).clamp(-1, 1)
 
 
 @torch.no_grad()

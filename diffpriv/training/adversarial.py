@@ -1,0 +1,270 @@
+"""Train the denoiser further against a discriminator, so that few steps give sharp faces instead of the mean of many.
+
+`python -m diffpriv.training.adversarial CROPS.npz AUTOENCODER DENOISER OUT --minutes 90` starts from the folders DENOISER/unet
+and DENOISER/msi and resumes from OUT/checkpoint.pt when it is there. MSI stays as it is, and with it every key-E.
+
+Source: latent adversarial diffusion distillation (Sauer et al. 2024), with real latents as its targets. The discriminator is
+the frozen first half of the denoiser it starts from, looking at latents made noisy again, with small trained heads at each
+resolution; it is told the same surroundings and stage tokens, so it also asks whether a face fits them. Its
+losses are relativistic (Jolicoeur-Martineau 2018): a latent and its photo, under the same noise, are told apart in pairs.
+
+Three kinds of samples, by what the denoiser sees:
+    surroundings  the crop with the face blanked, landmarks marked: what `protect` asks for. Adversarial.
+    alone         the whole crop blanked, landmarks marked: what `generate` asks for. Adversarial.
+    blind         the whole crop blanked, nothing marked: what key-I is inverted under. The denoiser's own loss alone, since
+                  inversion needs the trajectories of a diffusion model.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+from torch.nn import functional
+
+from diffpriv.faces.marks import landmark_marks, mirrored_landmarks
+from diffpriv.faces.masks import blank_mask
+from diffpriv.models.autoencoder import FaceAutoencoder
+from diffpriv.models.msi import QUANTISATION_STEP, MultiScaleInverter, stage_of
+from diffpriv.training.dataset import load_crops
+from diffpriv.training.denoiser import encode_all, new_denoiser, new_scheduler
+from diffpriv.training.loop import TrainingRun
+from diffpriv.training.samples import save_sample_sheet
+
+HEAD_WIDTH = 64
+OUTSIDE_WEIGHT = 0.1  # of the denoiser's own loss outside the blanked region
+
+
+@dataclass(frozen=True)
+class AdversarialTraining:
+    """alone, blind: samples of these kinds in a batch. start_share: of the adversarial ones that start from noise alone.
+    pull: of the discriminator at the noisiest timestep, against the denoiser's own loss; `push_below`: timestep at which it ends.
+    """
+
+    batch: int = 32
+    alone: int = 6
+    blind: int = 7
+    start_share: float = 0.15
+    key_dropout: float = 0.15
+    learning_rate: float = 6e-5
+    head_learning_rate: float = 4e-4
+    head_steps: int = 3
+    warmup_steps: int = 80
+    pull: float = 1.0
+    pull_from: int = 100
+    highest_noise: int = 600
+    average_decay: float = 0.995
+    seed: int = 0
+
+
+class Discriminator(nn.Module):
+    """Logits of "real" at each resolution for latents made noisy again.
+
+    The trunk is a denoiser's first half, frozen; `heads` alone are trained.
+    """
+
+    def __init__(self, denoiser: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.trunk = [denoiser.requires_grad_(False).eval()]  # in a list: no part of this module's state
+        widths = [*denoiser.config["block_out_channels"], denoiser.config["block_out_channels"][-1]]
+        self.heads = nn.ModuleList([_head(width) for width in widths])
+
+    def features(self, model_input: torch.Tensor, timestep: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
+        """Of the trunk at 16 x 16, 8 x 8 and 4 x 4, and after its middle block.
+
+        Args:
+            model_input: noisy latent, surroundings and mask, (n, 17, 16, 16). tokens: (n, tokens, token_dim).
+        """
+        unet = self.trunk[0]
+        embedding = unet.time_embedding(unet.time_proj(timestep).to(model_input.dtype))
+        hidden, seen = unet.conv_in(model_input), []
+        for block in unet.down_blocks:
+            more = {"encoder_hidden_states": tokens} if getattr(block, "has_cross_attention", False) else {}
+            hidden, states = block(hidden_states=hidden, temb=embedding, **more)
+            seen.append(states[unet.config["layers_per_block"] - 1])
+        return [*seen, unet.mid_block(hidden, embedding, encoder_hidden_states=tokens)]
+
+    def judge(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [head(one) for head, one in zip(self.heads, features, strict=True)]
+
+
+def _head(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.GroupNorm(16, width),
+        nn.Conv2d(width, HEAD_WIDTH, 1),
+        nn.SiLU(),
+        nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(HEAD_WIDTH, 1, 1),
+    )
+
+
+def train(
+    crops_path: Path, autoencoder_path: Path, start: Path, out: Path, minutes: float, config: AdversarialTraining, device: str
+) -> None:
+    data = load_crops(crops_path)
+    training_rows, held_out_rows = data.split()
+    exact = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    autoencoder = FaceAutoencoder.from_pretrained(autoencoder_path, **exact).to(device).eval()
+    out.mkdir(parents=True, exist_ok=True)
+    full, context = encode_all(autoencoder, data, device, start / "latents.pt")
+    landmarks = torch.stack([torch.from_numpy(data.landmarks), torch.from_numpy(mirrored_landmarks(data.landmarks))])
+    valid = torch.from_numpy(data.valid)[:, None].float().div(255)
+    valid = torch.cat([functional.avg_pool2d(valid[first : first + 512], 8) for first in range(0, len(valid), 512)])
+    face = functional.avg_pool2d(torch.from_numpy(blank_mask())[None, None].to(device), 8)
+    with torch.no_grad():
+        nothing = autoencoder.encode(torch.zeros(1, 3, 128, 128, device=device)).latent
+    scheduler = new_scheduler()
+    alphas = scheduler.alphas_cumprod.to(device)
+
+    torch.manual_seed(config.seed)
+    unet = new_denoiser()
+    unet.load_state_dict(UNet2DConditionModel.from_pretrained(start / "unet", **exact).state_dict())
+    unet.to(device)
+    msi = MultiScaleInverter.from_pretrained(start / "msi", **exact).to(device).eval().requires_grad_(False)
+    discriminator = Discriminator(UNet2DConditionModel.from_pretrained(start / "unet", **exact).to(device)).to(device)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, betas=(0.5, 0.99), weight_decay=0.01)
+    head_optimizer = torch.optim.Adam(discriminator.parameters(), lr=config.head_learning_rate, betas=(0.0, 0.99))
+
+    def write_model() -> None:
+        finished = new_denoiser()
+        finished.load_state_dict(run.averages["unet"].values)
+        finished.half().save_pretrained(out / "unet")
+        scheduler.save_pretrained(out / "scheduler")
+
+    run = TrainingRun(
+        out / "checkpoint.pt",
+        {"unet": unet, "discriminator": discriminator},
+        optimizer,
+        minutes=minutes,
+        decay=config.average_decay,
+        seed=config.seed,
+        write=write_model,
+        save_seconds=240,
+        report_every=50,
+        others={"heads": head_optimizer},
+    )
+    # Rows of a batch by kind: surroundings first, then alone, then blind.
+    played = config.batch - config.blind
+    everything = torch.arange(config.batch)[:, None, None, None].to(device) >= played - config.alone
+    ratio = 0.0  # how much stronger the denoiser's own gradient is than the discriminator's: a slow mean
+    for step in run.steps():
+        generator = step.generator
+        rows = torch.from_numpy(training_rows)[torch.randint(len(training_rows), (config.batch,), generator=generator)]
+        mirror = (torch.rand(config.batch, generator=generator) < 0.5).long()
+        clean, seen = full[mirror, rows].float().to(device), context[mirror, rows].float().to(device)
+        valid_rows = torch.where(mirror[:, None, None, None] > 0, valid[rows].flip(3), valid[rows]).to(device)
+        marks = landmark_marks(landmarks[mirror, rows][played - config.alone : played].numpy())
+        with torch.no_grad():
+            marked = autoencoder.encode(torch.from_numpy(marks).to(device)).latent
+        seen = torch.cat([seen[: played - config.alone], marked, nothing.expand(config.blind, -1, -1, -1)])
+        mask = torch.where(everything, torch.ones_like(face), face)
+
+        timestep = _timesteps(config, played, generator).to(device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        drop_key = (torch.rand(config.batch, generator=generator) < config.key_dropout).to(device)[:, None, None]
+        rounding = (torch.rand(config.batch, 1, 1, generator=generator) - 0.5).to(device) * QUANTISATION_STEP
+        signal, spread = _coefficients(alphas, timestep)
+        noisy, target = signal * clean + spread * noise, signal * noise - spread * clean
+        warm = min(1.0, (step.index + 1) / config.warmup_steps)
+        decayed = warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step.progress)))
+        optimizer.param_groups[0]["lr"] = config.learning_rate * decayed
+
+        with torch.autocast(device, dtype=torch.bfloat16):
+            with torch.no_grad():
+                stages = msi.stage_tokens(msi(clean).features + rounding)
+                stages = torch.where(drop_key[..., None], msi.null_tokens, stages)
+            told = stages[torch.arange(config.batch, device=device), stage_of(timestep)]
+            predicted = unet(torch.cat([noisy, seen, mask], 1), timestep, encoder_hidden_states=told).sample.float()
+        weight = (OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * mask) * valid_rows.clamp(min=0.05)
+        own_loss = ((predicted - target) ** 2 * weight).sum() / (weight.sum() * clean.shape[1])
+
+        # What stands in the picture then: the new face inside, the photo outside.
+        made = (signal * noisy - spread * predicted)[:played]
+        shown = mask[:played] * made + (1 - mask[:played]) * clean[:played]
+        again = (torch.rand(played, generator=generator) * config.highest_noise).long().to(device)
+        fresh = torch.randn(shown.shape, generator=generator).to(device)
+        signal_again, spread_again = _coefficients(alphas, again)
+        tokens_again = stages[torch.arange(played, device=device), stage_of(again)]
+        around = torch.cat([seen, mask], 1)[:played]
+
+        def look(latent: torch.Tensor) -> list[torch.Tensor]:
+            with torch.autocast(device, dtype=torch.bfloat16):
+                renoised = signal_again * latent + spread_again * fresh  # noqa: B023 - called within the step
+                return discriminator.features(torch.cat([renoised, around], 1), again, tokens_again)  # noqa: B023
+
+        fake = look(shown)
+        with torch.no_grad():
+            real = look(clean[:played])
+        # The features cost, the heads do not: they take several steps on each batch, so that they keep up.
+        imagined = [one.detach() for one in fake]
+        for _ in range(config.head_steps):
+            with torch.autocast(device, dtype=torch.bfloat16):
+                told_apart = _gaps(discriminator.judge(real), discriminator.judge(imagined))
+            heads_loss = sum(functional.softplus(-gap).mean() for gap in told_apart)
+            head_optimizer.zero_grad(set_to_none=True)
+            heads_loss.backward()
+            head_optimizer.step()
+        with torch.autocast(device, dtype=torch.bfloat16):
+            gaps = _gaps(discriminator.judge(fake), [one.detach() for one in discriminator.judge(real)])
+        believed = sum(functional.softplus(-gap).mean((1, 2, 3)) for gap in gaps)
+        share = ((timestep[:played] - config.pull_from) / (999 - config.pull_from)).clamp(0, 1)
+        (own,) = torch.autograd.grad(own_loss, predicted, retain_graph=True)
+        (against,) = torch.autograd.grad((believed * share).sum() / config.batch, predicted, retain_graph=True)
+        now = float(own[:played].norm() / against.norm().clamp(min=1e-12))
+        ratio = now if not ratio else 0.98 * ratio + 0.02 * now
+        pull = config.pull * min(1.0, max(0.0, step.index / config.warmup_steps - 1))
+        surrogate = (predicted * (own + pull * ratio * against)).sum()
+        right = sum(float((gap.mean((1, 2, 3)) > 0).float().mean()) for gap in told_apart) / len(told_apart)
+        run.descend(surrogate, shown={"own": own_loss, "heads": heads_loss, "right": right, "ratio": ratio})
+    (out / "msi").mkdir(exist_ok=True)
+    msi.half().save_pretrained(out / "msi")
+    save_sample_sheet(out, autoencoder, data.crops[held_out_rows[:24]], data.landmarks[held_out_rows[:24]])
+
+
+def _timesteps(config: AdversarialTraining, played: int, generator: torch.Generator) -> torch.Tensor:
+    """(batch,) of adversarial samples, spread evenly over the schedule, some at its start; then of blind ones, evenly too."""
+    even = [
+        ((torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count * 1000).long()
+        for count in (played, config.batch - played)
+    ]
+    first = torch.rand(played, generator=generator) < config.start_share
+    return torch.cat([torch.where(first, 999, even[0]), even[1]]).clamp(max=999)
+
+
+def _gaps(first: list[torch.Tensor], second: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [one.float() - other.float() for one, other in zip(first, second, strict=True)]
+
+
+def _coefficients(alphas: torch.Tensor, timestep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(signal, spread), (n, 1, 1, 1) each."""
+    alpha = alphas[timestep][:, None, None, None]
+    return alpha.sqrt(), (1 - alpha).sqrt()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("crops", type=Path)
+    parser.add_argument("autoencoder", type=Path)
+    parser.add_argument("denoiser", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=90.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    train(
+        arguments.crops,
+        arguments.autoencoder,
+        arguments.denoiser,
+        arguments.out,
+        arguments.minutes,
+        AdversarialTraining(seed=arguments.seed),
+        arguments.device,
+    )
+
+
+if __name__ == "__main__":
+    main()
