@@ -129,6 +129,17 @@ def detection(crops: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     return float(np.mean(seen)), float(np.mean(close))
 
 
+def choose_pairs(person: np.ndarray, limit: int) -> np.ndarray:
+    """Rows of about `limit` photos, two of each person, people drawn at random (seed 7) among those who have two."""
+    random = np.random.default_rng(7)
+    rows: list[int] = []
+    for name in random.permutation(sorted(set(person))):
+        photos = np.nonzero(person == name)[0]
+        if len(photos) > 1 and len(rows) + 1 < limit:
+            rows += random.choice(photos, 2, replace=False).tolist()
+    return np.sort(np.array(rows))
+
+
 def measure(
     folder: Path,
     task: str,
@@ -141,7 +152,7 @@ def measure(
     recognizer: str = "builtin",
 ) -> dict:
     data = load_photos(folder, cache=cache)
-    chosen = np.sort(np.random.default_rng(7).permutation(len(data.crops))[:limit])
+    chosen = choose_pairs(data.person, limit)
     part = data.take(chosen)
     config = TransformConfig(task=task, preset=preset, model=model, recognizer=recognizer, similarity_limit=1.0)
     transform = load_diffprivacy_transform(config)
@@ -172,6 +183,7 @@ def measure(
         ),
         "worst_residual": round(residual, 5),
     }
+    one_person = (part.person[:, None] == part.person[None]) & ~np.eye(len(part.person), dtype=bool)
     for name, embed in judges(transform, specs).items():
         clean = embed(data.crops)
         same, different = data.pairs()
@@ -193,7 +205,8 @@ def measure(
                 "own original": round(float((own > threshold).mean()), 4),
                 "other photo": round(other, 4),
                 "other photo, share of clean": round(other / before, 4),
-                "two keys": round(float((np.diag(linked) > threshold).mean()), 4),
+                "two photos, two keys": round(float((linked[one_person] > threshold).mean()), 4),
+                "one photo, two keys": round(float((np.diag(linked) > threshold).mean()), 4),
                 "recovered, other photo": round(returned, 4),
                 "recovered, share of clean": round(returned / before, 4),
                 "threshold": round(-threshold, 4),

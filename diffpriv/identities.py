@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from diffpriv.pipeline import DiffPrivacyPipeline
 
 CANDIDATES = 4
-DRAWS = 8  # noise maps, one for each step of sampling in few steps
+# Noise maps, one for each of the few steps of sampling; the last stands in for any later one.
+DRAWS = 8
 PULL = 3.0  # weight of the identity's embedding in the energy, against 1 for the push away from the original
 REMEMBERED = 1024  # identities per process, about 70 KB each, and 4 KB more with a guide of 1,024 numbers
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticIdentity:
-    """traits (prior_rank,) and noise (DRAWS, *latent_shape), of unit variance; embeddings (dim,) of unit length, one per recogniser of
-    the pipeline's ensemble.
+    """traits (prior_rank,) and noise (DRAWS, *latent_shape), of unit variance; embeddings (dim,) of unit length, one per
+    recogniser of the pipeline's ensemble.
     """
 
     traits: torch.Tensor

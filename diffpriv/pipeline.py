@@ -237,6 +237,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
                 contrast_region=self._skin(crops) if self.denoiser.sees_surroundings else None,
                 guide=guide,
                 guide_every=preset.guidance_every,
+                guide_above=preset.guidance_above,
                 keep=None if self.denoiser.sees_surroundings else self._keep(crops, noise),
                 renew=draw if few_steps else None,
             )
@@ -250,8 +251,9 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def generate(self, features: torch.Tensor, draw: Draw) -> torch.Tensor:
-        """Whole crops of people who do not exist, (n, 3, size, size), not clamped: from the front, no surroundings, no guidance,
-        float32.
+        """Whole crops of people who do not exist, from the front: (n, 3, size, size), not clamped; no surroundings, no guidance.
+
+        Always float32.
 
         Args:
             features: of nobody, (n, depths, dim). draw: standard normal numbers of (n, *latent_shape) for each step's index.

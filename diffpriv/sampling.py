@@ -41,6 +41,7 @@ def sample(
     contrast_region: torch.Tensor | None = None,
     guide: Guide | None = None,
     guide_every: int = 1,
+    guide_above: int = 0,
     keep: Keep | None = None,
     renew: Draw | None = None,
 ) -> torch.Tensor:
@@ -52,11 +53,14 @@ def sample(
         contrast_region: (1, 1, side, side) in [0, 1]: where the tokens' effect counts, and only as it differs from its mean
             there. They tell of somebody else's hair, background and tone too, which are the surroundings' to decide. None is
             everywhere, mean and all.
-        guide: applied after each `guide_every`-th step below GUIDED_BELOW, counted from the last. keep: after every step.
+        guide: applied after each `guide_every`-th of the steps from timestep `guide_above` to GUIDED_BELOW, counted from
+            the last of these. What later steps make of it is a face again. keep: after every step.
         renew: each step takes new noise to the clean estimate instead of following the predicted one, so that a step mends what
             the one before got wrong; for a denoiser whose estimates are faces rather than means of faces.
     """
     before: torch.Tensor | None = None
+    band = [index for index, timestep in enumerate(timesteps) if guide_above <= timestep < GUIDED_BELOW]
+    guided_steps = band[::-1][::guide_every]
     for index, timestep in enumerate(timesteps):
         following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
         prediction = _predict(state, timestep, conditions, denoiser, contrast, contrast_region)
@@ -66,7 +70,7 @@ def sample(
         if renew is not None and following >= 0:
             ahead = Prediction(ahead.clean, renew(index + 1))
         state, before = denoiser.step(ahead, following), prediction.clean
-        if guide is not None and timestep < GUIDED_BELOW and (len(timesteps) - 1 - index) % guide_every == 0:
+        if guide is not None and index in guided_steps:
             state = guide(state, prediction.clean)
         if keep is not None:
             state = keep(state, following)

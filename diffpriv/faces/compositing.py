@@ -109,8 +109,8 @@ def warp_to_patch(
     Args:
         matrix: (2, 3) from picture to crop. corner: (x, y) of the rectangle. size: its (width, height).
     """
-    to_patch = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
-    to_patch[:, 2] -= corner
+    to_patch: np.ndarray = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
+    to_patch[:, 2] -= np.array(corner, np.float64)
     width, height = size
     scale = float(np.sqrt(abs(np.linalg.det(to_patch[:, :2]))))  # picture pixels per crop pixel
     factor = 1 if scale > 0.75 else min(8, int(np.ceil(1.0 / scale)))

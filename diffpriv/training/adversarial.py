@@ -4,7 +4,7 @@
 and DENOISER/msi and resumes from OUT/checkpoint.pt when it is there. MSI stays as it is, and with it every key-E.
 
 Source: latent adversarial diffusion distillation (Sauer et al. 2024), with real latents as its targets. The discriminator is
-the frozen first half of the denoiser it starts from, looking at latents made noisy again, with small trained heads at each
+a copy of the first half of the denoiser it starts from, looking at latents made noisy again, with a small head at each
 resolution; it is told the same surroundings and stage tokens, so it also asks whether a face fits them. Its
 losses are relativistic (Jolicoeur-Martineau 2018): a latent and its photo, under the same noise, are told apart in pairs.
 
@@ -17,6 +17,7 @@ Three kinds of samples, by what the denoiser sees:
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +36,14 @@ from diffpriv.training.loop import TrainingRun
 from diffpriv.training.samples import save_sample_sheet
 
 HEAD_WIDTH = 64
+TRUNK_GRADIENT_NORM = 1.0
 OUTSIDE_WEIGHT = 0.1  # of the denoiser's own loss outside the blanked region
 
 
 @dataclass(frozen=True)
 class AdversarialTraining:
     """alone, blind: samples of these kinds in a batch. start_share: of the adversarial ones that start from noise alone.
-    pull: of the discriminator at the noisiest timestep, against the denoiser's own loss; `push_below`: timestep at which it ends.
+    pull: of the discriminator, against the denoiser's own loss. pull_rises: timesteps between which it rises from nothing.
     """
 
     batch: int = 32
@@ -49,26 +51,25 @@ class AdversarialTraining:
     blind: int = 7
     start_share: float = 0.15
     key_dropout: float = 0.15
-    learning_rate: float = 6e-5
+    learning_rate: float = 1e-4
     head_learning_rate: float = 4e-4
-    head_steps: int = 3
+    trunk_learning_rate: float = 3e-5
     warmup_steps: int = 80
-    pull: float = 1.0
-    pull_from: int = 100
+    pull: float = 3.0
+    pull_rises: tuple[int, int] = (50, 350)
     highest_noise: int = 600
     average_decay: float = 0.995
     seed: int = 0
 
 
 class Discriminator(nn.Module):
-    """Logits of "real" at each resolution for latents made noisy again.
-
-    The trunk is a denoiser's first half, frozen; `heads` alone are trained.
-    """
+    """Logits of "real" at each resolution for latents made noisy again: a head on each level of a denoiser's first half."""
 
     def __init__(self, denoiser: UNet2DConditionModel) -> None:
         super().__init__()
-        self.trunk = [denoiser.requires_grad_(False).eval()]  # in a list: no part of this module's state
+        self.trunk = denoiser.requires_grad_(False)
+        for part in (denoiser.conv_in, denoiser.time_embedding, denoiser.down_blocks, denoiser.mid_block):
+            part.requires_grad_(True)
         widths = [*denoiser.config["block_out_channels"], denoiser.config["block_out_channels"][-1]]
         self.heads = nn.ModuleList([_head(width) for width in widths])
 
@@ -78,7 +79,7 @@ class Discriminator(nn.Module):
         Args:
             model_input: noisy latent, surroundings and mask, (n, 17, 16, 16). tokens: (n, tokens, token_dim).
         """
-        unet = self.trunk[0]
+        unet = self.trunk
         embedding = unet.time_embedding(unet.time_proj(timestep).to(model_input.dtype))
         hidden, seen = unet.conv_in(model_input), []
         for block in unet.down_blocks:
@@ -127,7 +128,14 @@ def train(
     msi = MultiScaleInverter.from_pretrained(start / "msi", **exact).to(device).eval().requires_grad_(False)
     discriminator = Discriminator(UNet2DConditionModel.from_pretrained(start / "unet", **exact).to(device)).to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, betas=(0.5, 0.99), weight_decay=0.01)
-    head_optimizer = torch.optim.Adam(discriminator.parameters(), lr=config.head_learning_rate, betas=(0.0, 0.99))
+    trunk = [value for value in discriminator.trunk.parameters() if value.requires_grad]
+    against_optimizer = torch.optim.Adam(
+        [
+            {"params": discriminator.heads.parameters(), "lr": config.head_learning_rate},
+            {"params": trunk, "lr": config.trunk_learning_rate},
+        ],
+        betas=(0.0, 0.99),
+    )
 
     def write_model() -> None:
         finished = new_denoiser()
@@ -145,7 +153,7 @@ def train(
         write=write_model,
         save_seconds=240,
         report_every=50,
-        others={"heads": head_optimizer},
+        others={"discriminator": against_optimizer},
     )
     # Rows of a batch by kind: surroundings first, then alone, then blind.
     played = config.batch - config.blind
@@ -185,33 +193,37 @@ def train(
         # What stands in the picture then: the new face inside, the photo outside.
         made = (signal * noisy - spread * predicted)[:played]
         shown = mask[:played] * made + (1 - mask[:played]) * clean[:played]
-        again = (torch.rand(played, generator=generator) * config.highest_noise).long().to(device)
+        # Mostly little noise, which leaves sharpness to be seen; sometimes much, which leaves the shape of the head.
+        again = (torch.rand(played, generator=generator).square() * config.highest_noise).long().to(device)
         fresh = torch.randn(shown.shape, generator=generator).to(device)
         signal_again, spread_again = _coefficients(alphas, again)
         tokens_again = stages[torch.arange(played, device=device), stage_of(again)]
         around = torch.cat([seen, mask], 1)[:played]
 
-        def look(latent: torch.Tensor) -> list[torch.Tensor]:
+        def look(latents: torch.Tensor) -> list[torch.Tensor]:
+            """Features of (several, played, channels, 16, 16), the first two axes as one."""
+            several = len(latents)
+            renoised = signal_again * latents + spread_again * fresh  # noqa: B023 - called within the step
+            seen_again = torch.cat([renoised, around.expand(several, -1, -1, -1, -1)], 2).flatten(0, 1)  # noqa: B023
             with torch.autocast(device, dtype=torch.bfloat16):
-                renoised = signal_again * latent + spread_again * fresh  # noqa: B023 - called within the step
-                return discriminator.features(torch.cat([renoised, around], 1), again, tokens_again)  # noqa: B023
+                return discriminator.features(seen_again, again.repeat(several), tokens_again.repeat(several, 1, 1))  # noqa: B023
 
-        fake = look(shown)
-        with torch.no_grad():
-            real = look(clean[:played])
-        # The features cost, the heads do not: they take several steps on each batch, so that they keep up.
-        imagined = [one.detach() for one in fake]
-        for _ in range(config.head_steps):
-            with torch.autocast(device, dtype=torch.bfloat16):
-                told_apart = _gaps(discriminator.judge(real), discriminator.judge(imagined))
-            heads_loss = sum(functional.softplus(-gap).mean() for gap in told_apart)
-            head_optimizer.zero_grad(set_to_none=True)
-            heads_loss.backward()
-            head_optimizer.step()
+        # The discriminator's turn, then the denoiser's, under the same noise.
+        pairs = look(torch.stack([clean[:played], shown.detach()]))
         with torch.autocast(device, dtype=torch.bfloat16):
-            gaps = _gaps(discriminator.judge(fake), [one.detach() for one in discriminator.judge(real)])
-        believed = sum(functional.softplus(-gap).mean((1, 2, 3)) for gap in gaps)
-        share = ((timestep[:played] - config.pull_from) / (999 - config.pull_from)).clamp(0, 1)
+            told_apart = _gaps(*zip(*[one.unflatten(0, (2, -1)) for one in discriminator.judge(pairs)], strict=True))
+        heads_loss = torch.stack([functional.softplus(-gap).mean() for gap in told_apart]).sum()
+        against_optimizer.zero_grad(set_to_none=True)
+        heads_loss.backward()
+        torch.nn.utils.clip_grad_norm_(trunk, TRUNK_GRADIENT_NORM)
+        against_optimizer.step()
+        with torch.autocast(device, dtype=torch.bfloat16):
+            with torch.no_grad():
+                real = discriminator.judge(look(clean[None, :played]))
+            gaps = _gaps(discriminator.judge(look(shown[None])), real)
+        believed = torch.stack([functional.softplus(-gap).mean((1, 2, 3)) for gap in gaps]).sum(0)
+        low, high = config.pull_rises
+        share = ((timestep[:played] - low) / (high - low)).clamp(0, 1)
         (own,) = torch.autograd.grad(own_loss, predicted, retain_graph=True)
         (against,) = torch.autograd.grad((believed * share).sum() / config.batch, predicted, retain_graph=True)
         now = float(own[:played].norm() / against.norm().clamp(min=1e-12))
@@ -235,7 +247,7 @@ def _timesteps(config: AdversarialTraining, played: int, generator: torch.Genera
     return torch.cat([torch.where(first, 999, even[0]), even[1]]).clamp(max=999)
 
 
-def _gaps(first: list[torch.Tensor], second: list[torch.Tensor]) -> list[torch.Tensor]:
+def _gaps(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [one.float() - other.float() for one, other in zip(first, second, strict=True)]
 
 

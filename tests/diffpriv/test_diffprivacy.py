@@ -180,6 +180,14 @@ def test_the_pipeline_is_an_ordinary_diffusers_folder(tmp_path):
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("few_steps", [False, True])
+def test_a_model_folder_says_whether_few_steps_do(tmp_path, few_steps):
+    shipped = load_pipeline(builtin_folder())
+    DiffPrivacyPipeline(**shipped.components, few_steps=few_steps).save_pretrained(tmp_path)
+    assert load_pipeline(tmp_path).config["few_steps"] is few_steps
+    assert DiffPrivacyPipeline.from_pretrained(tmp_path).config["few_steps"] is few_steps
+
+
 def test_a_broken_model_folder_is_an_error_with_advice(tmp_path):
     (tmp_path / "vae").mkdir()
     with pytest.raises(ModelError, match="unet") as caught:
