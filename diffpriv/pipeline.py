@@ -251,9 +251,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def generate(self, features: torch.Tensor, draw: Draw) -> torch.Tensor:
-        """Whole crops of people who do not exist, from the front: (n, 3, size, size), not clamped; no surroundings, no guidance.
-
-        Always float32.
+        """Whole crops of people who do not exist, from the front: (n, 3, size, size) float32, not clamped; nothing guides.
 
         Args:
             features: of nobody, (n, depths, dim). draw: standard normal numbers of (n, *latent_shape) for each step's index.
