@@ -1,21 +1,25 @@
 """Train the denoiser further against a discriminator, so that few steps give sharp faces instead of the mean of many.
 
-`python -m diffpriv.training.adversarial CROPS.npz AUTOENCODER DENOISER OUT --minutes 90` starts from the folders DENOISER/unet
-and DENOISER/msi and resumes from OUT/checkpoint.pt when it is there. MSI stays as it is, and with it every key-E.
+`python -m diffpriv.training.adversarial CROPS.npz AUTOENCODER MODEL OUT --minutes 90` starts from the unet and the msi of a
+model folder that `diffpriv.training.package` wrote, and resumes from OUT/checkpoint.pt when it is there. MSI stays as it is,
+and with it every key-E.
 
-Source: latent adversarial diffusion distillation (Sauer et al. 2024), with real latents as its targets. The discriminator is
-a copy of the first half of the denoiser it starts from, looking at latents made noisy again, with a small head at each
-resolution; it is told the same surroundings and stage tokens, so it also asks whether a face fits them. Its
-losses are relativistic (Jolicoeur-Martineau 2018): a latent and its photo, under the same noise, are told apart in pairs.
+Source: latent adversarial diffusion distillation (Sauer et al. 2024), with real latents as its targets. The discriminator is a
+copy of the first half of the denoiser it starts from, looking at latents made noisy again, with a small head at each
+resolution; it is told the same surroundings and stage tokens, so it also asks whether a face fits them. Its losses are
+relativistic (Jolicoeur-Martineau 2018): a latent and its photo, under the same noise, are told apart in pairs.
 
 Three kinds of samples, by what the denoiser sees:
-    surroundings  the crop with the face blanked, landmarks marked: what `protect` asks for. Adversarial.
+    surroundings  the crop with the face blanked, landmarks marked: what `protect` asks for. Adversarial. Some start from a
+                  photo made noisy; those dreamt start from the denoiser's own samples of somebody who does not exist, since
+                  what it gets wrong there no photo shows (backward simulation, Yin et al. 2024).
     alone         the whole crop blanked, landmarks marked: what `generate` asks for. Adversarial.
     blind         the whole crop blanked, nothing marked: what key-I is inverted under. The denoiser's own loss alone, since
                   inversion needs the trajectories of a diffusion model.
 """
 
 import argparse
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +30,14 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.nn import functional
 
+from diffpriv.errors import MisuseError
 from diffpriv.faces.marks import landmark_marks, mirrored_landmarks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import QUANTISATION_STEP, MultiScaleInverter, stage_of
+from diffpriv.scenes import scene_vector
 from diffpriv.training.dataset import load_crops
-from diffpriv.training.denoiser import encode_all, new_denoiser, new_scheduler
+from diffpriv.training.denoiser import LATENT_SIZE, encode_all, new_denoiser, new_scheduler
 from diffpriv.training.loop import TrainingRun
 from diffpriv.training.samples import save_sample_sheet
 
@@ -42,18 +48,19 @@ OUTSIDE_WEIGHT = 0.1  # of the denoiser's own loss outside the blanked region
 
 @dataclass(frozen=True)
 class AdversarialTraining:
-    """alone, blind: samples of these kinds in a batch. start_share: of the adversarial ones that start from noise alone.
+    """dreamt, alone, blind: samples of these kinds in a batch. start_share: of the adversarial ones that start from noise.
     pull: of the discriminator, against the denoiser's own loss. pull_rises: timesteps between which it rises from nothing.
     """
 
     batch: int = 32
+    dreamt: int = 12
     alone: int = 6
     blind: int = 7
     start_share: float = 0.15
     key_dropout: float = 0.15
     learning_rate: float = 1e-4
-    head_learning_rate: float = 4e-4
-    trunk_learning_rate: float = 3e-5
+    head_learning_rate: float = 6e-4
+    trunk_learning_rate: float = 1e-4
     warmup_steps: int = 80
     pull: float = 3.0
     pull_rises: tuple[int, int] = (50, 350)
@@ -111,7 +118,7 @@ def train(
     exact = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     autoencoder = FaceAutoencoder.from_pretrained(autoencoder_path, **exact).to(device).eval()
     out.mkdir(parents=True, exist_ok=True)
-    full, context = encode_all(autoencoder, data, device, start / "latents.pt")
+    full, context = encode_all(autoencoder, data, device, out / "latents.pt")
     landmarks = torch.stack([torch.from_numpy(data.landmarks), torch.from_numpy(mirrored_landmarks(data.landmarks))])
     valid = torch.from_numpy(data.valid)[:, None].float().div(255)
     valid = torch.cat([functional.avg_pool2d(valid[first : first + 512], 8) for first in range(0, len(valid), 512)])
@@ -126,13 +133,17 @@ def train(
     unet.load_state_dict(UNet2DConditionModel.from_pretrained(start / "unet", **exact).state_dict())
     unet.to(device)
     msi = MultiScaleInverter.from_pretrained(start / "msi", **exact).to(device).eval().requires_grad_(False)
+    if not msi.fitted:
+        raise MisuseError(
+            f"{start}/msi has no prior over faces.", advice="Start from a folder written by diffpriv.training.package."
+        )
     discriminator = Discriminator(UNet2DConditionModel.from_pretrained(start / "unet", **exact).to(device)).to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, betas=(0.5, 0.99), weight_decay=0.01)
     trunk = [value for value in discriminator.trunk.parameters() if value.requires_grad]
     against_optimizer = torch.optim.Adam(
         [
-            {"params": discriminator.heads.parameters(), "lr": config.head_learning_rate},
-            {"params": trunk, "lr": config.trunk_learning_rate},
+            {"params": discriminator.heads.parameters()},
+            {"params": trunk},
         ],
         betas=(0.0, 0.99),
     )
@@ -156,7 +167,7 @@ def train(
         others={"discriminator": against_optimizer},
     )
     # Rows of a batch by kind: surroundings first, then alone, then blind.
-    played = config.batch - config.blind
+    played, dreamt = config.batch - config.blind, config.dreamt
     everything = torch.arange(config.batch)[:, None, None, None].to(device) >= played - config.alone
     ratio = 0.0  # how much stronger the denoiser's own gradient is than the discriminator's: a slow mean
     for step in run.steps():
@@ -165,7 +176,8 @@ def train(
         mirror = (torch.rand(config.batch, generator=generator) < 0.5).long()
         clean, seen = full[mirror, rows].float().to(device), context[mirror, rows].float().to(device)
         valid_rows = torch.where(mirror[:, None, None, None] > 0, valid[rows].flip(3), valid[rows]).to(device)
-        marks = landmark_marks(landmarks[mirror, rows][played - config.alone : played].numpy())
+        places = landmarks[mirror, rows]
+        marks = landmark_marks(places[played - config.alone : played].numpy())
         with torch.no_grad():
             marked = autoencoder.encode(torch.from_numpy(marks).to(device)).latent
         seen = torch.cat([seen[: played - config.alone], marked, nothing.expand(config.blind, -1, -1, -1)])
@@ -181,13 +193,19 @@ def train(
         decayed = warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step.progress)))
         optimizer.param_groups[0]["lr"] = config.learning_rate * decayed
 
+        # Apart from what is differentiated: autocast would hand on weights that it cast without a gradient.
+        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
+            stages = msi.stage_tokens(msi(clean).features + rounding)
+            stages = torch.where(drop_key[..., None], msi.null_tokens, stages)
+            stages[:dreamt] = _nobody(msi, scene_vector(seen[:dreamt], places[:dreamt].to(device)), generator)
+            dream = Dream(unet, alphas, torch.cat([seen, mask], 1)[:dreamt], stages[:dreamt], generator)
+            noisy[:dreamt], timestep[:dreamt] = dream.state, dream.timestep
         with torch.autocast(device, dtype=torch.bfloat16):
-            with torch.no_grad():
-                stages = msi.stage_tokens(msi(clean).features + rounding)
-                stages = torch.where(drop_key[..., None], msi.null_tokens, stages)
             told = stages[torch.arange(config.batch, device=device), stage_of(timestep)]
             predicted = unet(torch.cat([noisy, seen, mask], 1), timestep, encoder_hidden_states=told).sample.float()
+        signal, spread = _coefficients(alphas, timestep)
         weight = (OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * mask) * valid_rows.clamp(min=0.05)
+        weight = torch.cat([torch.zeros_like(weight[:dreamt]), weight[dreamt:]])
         own_loss = ((predicted - target) ** 2 * weight).sum() / (weight.sum() * clean.shape[1])
 
         # What stands in the picture then: the new face inside, the photo outside.
@@ -198,6 +216,7 @@ def train(
         fresh = torch.randn(shown.shape, generator=generator).to(device)
         signal_again, spread_again = _coefficients(alphas, again)
         tokens_again = stages[torch.arange(played, device=device), stage_of(again)]
+        tokens_again[:dreamt] = msi.null_tokens  # else nobody's tokens alone would give a dream away
         around = torch.cat([seen, mask], 1)[:played]
 
         def look(latents: torch.Tensor) -> list[torch.Tensor]:
@@ -213,13 +232,16 @@ def train(
         with torch.autocast(device, dtype=torch.bfloat16):
             told_apart = _gaps(*zip(*[one.unflatten(0, (2, -1)) for one in discriminator.judge(pairs)], strict=True))
         heads_loss = torch.stack([functional.softplus(-gap).mean() for gap in told_apart]).sum()
+        rates = config.head_learning_rate, config.trunk_learning_rate
+        for group, rate in zip(against_optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * warm
         against_optimizer.zero_grad(set_to_none=True)
         heads_loss.backward()
         torch.nn.utils.clip_grad_norm_(trunk, TRUNK_GRADIENT_NORM)
         against_optimizer.step()
+        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
+            real = discriminator.judge(look(clean[None, :played]))
         with torch.autocast(device, dtype=torch.bfloat16):
-            with torch.no_grad():
-                real = discriminator.judge(look(clean[None, :played]))
             gaps = _gaps(discriminator.judge(look(shown[None])), real)
         believed = torch.stack([functional.softplus(-gap).mean((1, 2, 3)) for gap in gaps]).sum(0)
         low, high = config.pull_rises
@@ -235,6 +257,41 @@ def train(
     (out / "msi").mkdir(exist_ok=True)
     msi.half().save_pretrained(out / "msi")
     save_sample_sheet(out, autoencoder, data.crops[held_out_rows[:24]], data.landmarks[held_out_rows[:24]])
+
+
+class Dream:
+    """Where sampling gets to from noise alone, by the denoiser as it is, some way down its few steps.
+
+    state: noisy latents, (n, channels, 16, 16). timestep: theirs.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        alphas: torch.Tensor,
+        around: torch.Tensor,
+        stages: torch.Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        steps = int(torch.randint(4, 7, (1,), generator=generator))
+        taken = int(torch.randint(steps, (1,), generator=generator))
+        grid = [round(1000 * (steps - index) / steps) - 1 for index in range(taken + 1)]
+        shape = (len(around), unet.config["out_channels"], LATENT_SIZE, LATENT_SIZE)
+        self.state = torch.randn(shape, generator=generator).to(around)
+        self.timestep = grid[-1]
+        for here, there in itertools.pairwise(grid):
+            model_input = torch.cat([self.state, around], 1)
+            predicted = unet(model_input, here, encoder_hidden_states=stages[:, stage_of(here)]).sample.float()
+            clean = alphas[here].sqrt() * self.state - (1 - alphas[here]).sqrt() * predicted
+            noise = torch.randn(shape, generator=generator).to(around)
+            self.state = alphas[there].sqrt() * clean + (1 - alphas[there]).sqrt() * noise
+
+
+def _nobody(msi: MultiScaleInverter, scenes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Stage tokens of people who do not exist, as `diffpriv.schedules` hands them to the denoiser."""
+    normal = torch.randn(len(scenes), len(msi.prior_basis), generator=generator).to(scenes)
+    tokens = msi.stage_tokens(msi.features_of_nobody(normal, scenes))
+    return torch.cat([tokens[:, :-1], msi.null_stage_tokens(len(scenes))[:, -1:]], 1)
 
 
 def _timesteps(config: AdversarialTraining, played: int, generator: torch.Generator) -> torch.Tensor:
@@ -261,7 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("crops", type=Path)
     parser.add_argument("autoencoder", type=Path)
-    parser.add_argument("denoiser", type=Path)
+    parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -270,7 +327,7 @@ def main() -> None:
     train(
         arguments.crops,
         arguments.autoencoder,
-        arguments.denoiser,
+        arguments.model,
         arguments.out,
         arguments.minutes,
         AdversarialTraining(seed=arguments.seed),

@@ -20,11 +20,11 @@ from diffpriv.scenes import scene_vector
 from diffpriv.training.dataset import load_crops
 
 
-def package(out: Path, crops: Path, vae: Path, denoiser: Path, recognizer: Path, latents: Path, few_steps: bool) -> int:
+def package(out: Path, crops: Path, vae: Path, denoiser: Path, recognizer: Path, few_steps: bool) -> int:
     """Write the folder; returns the bytes of its weights."""
     half = {"torch_dtype": torch.float16, "low_cpu_mem_usage": False}
     msi = MultiScaleInverter.from_pretrained(denoiser / "msi", torch_dtype=torch.float32, low_cpu_mem_usage=False)
-    stored = torch.load(latents, weights_only=True)
+    stored = torch.load(denoiser / "latents.pt", weights_only=True)
     data = load_crops(crops)
     rows = data.split()[0][::2]
     scenes = scene_vector(stored["context"][0][rows].float(), torch.from_numpy(data.landmarks[rows]))
@@ -53,19 +53,10 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--denoiser", type=Path, required=True)
     parser.add_argument("--recognizer", type=Path, required=True)
-    parser.add_argument("--latents", type=Path, help="latents.pt of the run; by default in the denoiser's folder")
     parser.add_argument("--few-steps", action="store_true", help="the denoiser was trained by diffpriv.training.adversarial")
     arguments = parser.parse_args()
-    latents = arguments.latents or arguments.denoiser / "latents.pt"
-    size = package(
-        arguments.out,
-        arguments.crops,
-        arguments.vae,
-        arguments.denoiser,
-        arguments.recognizer,
-        latents,
-        arguments.few_steps,
-    )
+    parts = arguments.vae, arguments.denoiser, arguments.recognizer
+    size = package(arguments.out, arguments.crops, *parts, few_steps=arguments.few_steps)
     print(f"{arguments.out}: {size / 1e6:.1f} MB of weights")
 
 
