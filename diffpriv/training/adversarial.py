@@ -24,6 +24,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -140,13 +141,8 @@ def train(
     discriminator = Discriminator(UNet2DConditionModel.from_pretrained(start / "unet", **exact).to(device)).to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, betas=(0.5, 0.99), weight_decay=0.01)
     trunk = [value for value in discriminator.trunk.parameters() if value.requires_grad]
-    against_optimizer = torch.optim.Adam(
-        [
-            {"params": discriminator.heads.parameters()},
-            {"params": trunk},
-        ],
-        betas=(0.0, 0.99),
-    )
+    parts: list[dict[str, Any]] = [{"params": discriminator.heads.parameters()}, {"params": trunk}]
+    against_optimizer = torch.optim.Adam(parts, betas=(0.0, 0.99))
 
     def write_model() -> None:
         finished = new_denoiser()
