@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.photos import load_photos, read_pixels
-from benchmarks.privacy import SEEDS, protect_crops
+from benchmarks.photos import load_photos, publish_crops, read_pixels
+from benchmarks.privacy import SEEDS
 from diffpriv.config import TransformConfig
 from diffpriv.transforms.diffprivacy import load_diffprivacy_transform
 from pipelines.gate.copies import CHIP, SAME_DETAIL, likeness
@@ -43,7 +43,7 @@ def main() -> None:
     copies = [likeness(chips[i], chip(re_encoded(data.crops[i], 40, 0.5))) for i in range(0, len(chips), 4)]
     rows = np.sort(np.random.default_rng(7).permutation(len(chips))[: arguments.protected])
     transform = load_diffprivacy_transform(TransformConfig(preset="fast", recovery="none", similarity_limit=1.0))
-    protected, _, _ = protect_crops(transform, data.take(rows), SEEDS[0])
+    protected, _ = publish_crops(transform, data.take(rows), SEEDS[0])
     own = [likeness(chips[row], chip(crop)) for row, crop in zip(rows, protected, strict=True)]
     result = {
         "limit": SAME_DETAIL,

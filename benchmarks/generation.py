@@ -3,7 +3,7 @@
 `python -m benchmarks.generation PHOTOS --judge human:FOLDER` prints JSON; with --sheet it writes a picture of faces that the
 model makes alone (no photo's surroundings, nobody's features: fit to be shown). Two sets of --count faces:
     alone       `diffpriv.generation.generate_faces`
-    protected   one attempt on real crops, whose hair and background stay (`benchmarks.privacy.protect_crops`)
+    protected   real crops as the job would publish them, whose hair and background stay
 Each is compared with as many real crops in the judge's features (unit length): Fréchet distance, and kernel distance (cubic,
 gamma 1). "floor" is the same between two real sets of that size, with no photo in both; a person may be in both. The Fréchet
 distance of small sets is biased upwards: read it beside the floor only.
@@ -19,8 +19,7 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.photos import LabelledCrops, load_photos
-from benchmarks.privacy import protect_crops
+from benchmarks.photos import LabelledCrops, load_photos, publish_crops
 from diffpriv.config import TransformConfig
 from diffpriv.detectors import load_detector
 from diffpriv.generation import generate_faces
@@ -31,7 +30,7 @@ from diffpriv.weights import load_pipeline, resolve_model
 
 MARGIN = 64  # detectors look for faces with something around them
 SHEET_COLUMNS = 8
-SALT = b"benchmarks.generation".ljust(32, b".")
+SALT = b"benchmarks.generation".ljust(24, b".")
 
 
 def share_detected(crops: np.ndarray) -> float:
@@ -67,7 +66,7 @@ def measure(data: LabelledCrops, model: str, preset: str, spec: str, count: int,
     )
     alone_seconds = time.process_time() - started
     transform = load_diffprivacy_transform(TransformConfig(preset=preset, model=model, recovery="none"))
-    protected, _, _ = protect_crops(transform, data.take(other), SALT)
+    protected, _ = publish_crops(transform, data.take(other), SALT)
     judge = load_recognizer(spec)
     real, floor = judge.embed(data.crops[reference]), judge.embed(data.crops[other])
     report: dict = {

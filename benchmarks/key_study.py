@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.photos import LabelledCrops, load_photos, verification_rate
-from benchmarks.privacy import SEEDS, protect_crops, structural_similarity
+from benchmarks.photos import LabelledCrops, load_photos, publish_crops, verification_rate
+from benchmarks.privacy import SEEDS, structural_similarity
 from diffpriv.config import TransformConfig
 from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.inversion import invert, regenerate
@@ -78,7 +78,7 @@ def chosen_photos(data: LabelledCrops, limit: int, gallery: int) -> LabelledCrop
 
 
 def face_seeds(count: int) -> list[bytes]:
-    return [SEEDS[0][:24] + index.to_bytes(8, "big") for index in range(count)]
+    return [SEEDS[0] + index.to_bytes(8, "big") for index in range(count)]
 
 
 def maps(seeds: Sequence[bytes], label: str, numbers: int) -> Maps:
@@ -111,7 +111,7 @@ def another(array: np.ndarray) -> np.ndarray:
 
 def guesses(right: Maps, seeds: list[bytes], label: str, numbers: int) -> Iterator[tuple[str, Maps]]:
     """Ways to be wrong about the face key."""
-    yield "wrong", maps([SEEDS[1]] * len(seeds), label, numbers)
+    yield "wrong", maps([SEEDS[1] + bytes(8)] * len(seeds), label, numbers)
     yield "one bit off", maps([one_bit_off(seed) for seed in seeds], label, numbers)
     yield "another person's", maps(another(np.array(seeds, object)).tolist(), label, numbers)
     identity = KeyedMap(np.arange(numbers), np.ones(numbers, np.int8))
@@ -178,7 +178,7 @@ def through_jpeg(crops: np.ndarray, quality: int) -> np.ndarray:
 def image_rows(transform: DiffPrivacyTransform, part: LabelledCrops) -> Iterator[tuple[dict, np.ndarray]]:
     """Tier `image`: damage to the published picture, then the ways to be wrong about the face key, sketch or picture."""
     pipeline, seeds = transform.pipeline, face_seeds(len(part.crops))
-    published, _, _ = protect_crops(transform, part, SEEDS[0])
+    published, _ = publish_crops(transform, part, SEEDS[0])
     sketches = pipeline.sketch(to_tensor(list(part.crops), pipeline.device), to_tensor(list(published), pipeline.device))
     right = maps(seeds, "sketch", sketches.shape[1])
     mapped = np.stack([one.apply(numbers) for one, numbers in zip(right, sketches, strict=True)])

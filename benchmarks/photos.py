@@ -13,7 +13,11 @@ from PIL import Image, ImageOps
 
 from diffpriv.detectors import load_detector
 from diffpriv.faces.alignment import face_to_crop_matrix, map_points, warp_to_crop
+from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.types import Face
+from diffpriv.transforms import FaceRequest, FaceResult, FaceTransform
+
+FACE_BOX = (20.0, 24.0, 108.0, 124.0)  # of any face in the canonical square, roughly
 
 
 @dataclass(frozen=True)
@@ -89,3 +93,19 @@ def verification_rate(similarity: np.ndarray, same: np.ndarray, different: np.nd
     impostor = np.sort(similarity[different[:, 0], different[:, 1]])
     threshold = float(impostor[min(len(impostor) - 1, int(np.ceil(len(impostor) * (1 - rate))))])
     return float((similarity[same[:, 0], same[:, 1]] > threshold).mean()), threshold
+
+
+def publish_crops(
+    transform: FaceTransform, data: LabelledCrops, salt: bytes, *, pseudonyms: bool = False
+) -> tuple[np.ndarray, list[FaceResult]]:
+    """Every crop as a picture of its own, as the job would publish it, (n, 128, 128, 3) uint8, and what was done to it.
+
+    Args:
+        salt: 24 bytes; with a face's number they are its seed. pseudonyms: one identity for all photos of a person.
+    """
+    requests = []
+    for number, (crop, landmarks, person) in enumerate(zip(data.crops, data.landmarks, data.person, strict=True)):
+        identity = str(person).encode()[:32].ljust(32, b".") if pseudonyms else None
+        requests.append(FaceRequest(crop, Face(FACE_BOX, landmarks, 1.0), salt + number.to_bytes(8, "big"), identity))
+    results = transform.protect(requests)
+    return np.stack([apply_patches(crop, [result.patch]) for crop, result in zip(data.crops, results, strict=True)]), results

@@ -17,35 +17,18 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks.photos import LabelledCrops, load_photos, verification_rate
+from benchmarks.photos import LabelledCrops, load_photos, publish_crops, verification_rate
 from diffpriv.config import TransformConfig
 from diffpriv.faces.alignment import face_to_crop_matrix, map_points, warp_to_crop
-from diffpriv.faces.compositing import apply_patches
-from diffpriv.faces.types import Face
 from diffpriv.recognizers import Recognizer, load_recognizer
-from diffpriv.transforms import FaceRequest, FaceTransform, load_transform
+from diffpriv.transforms import load_transform
 from pipelines.images import decode
 
 FAR = 1e-3
+SALT = b"face".ljust(24, b".")
 STEPS = 400
 SCALE, MARGIN = 16.0, 0.2  # of the additive-margin softmax (Wang et al. 2018)
 RELEASES = ("clean", "per identity", "per face", "blur", "mosaic")
-
-
-def protect_crops(transform: FaceTransform, crops: np.ndarray, landmarks: np.ndarray, people: np.ndarray | None) -> np.ndarray:
-    """Every aligned crop as the job would publish it; `people` share identities, None gives each face its own."""
-    box = (20.0, 24.0, 108.0, 124.0)
-    requests = [
-        FaceRequest(
-            crop,
-            Face(box, points, 1.0),
-            b"face".ljust(24, b".") + number.to_bytes(8, "big"),
-            None if people is None else str(people[number]).encode()[:32].ljust(32, b"."),
-        )
-        for number, (crop, points) in enumerate(zip(crops, landmarks, strict=True))
-    ]
-    results = transform.protect(requests)
-    return np.stack([apply_patches(crop, [result.patch]) for crop, result in zip(crops, results, strict=True)])
 
 
 def matching(judge: Recognizer, data: LabelledCrops, chosen: np.ndarray, published: np.ndarray) -> dict[str, float]:
@@ -114,6 +97,7 @@ def downstream(train: Path, tested: LabelledCrops, base: Recognizer, identities:
     """Release -> verification of clean pairs by a head that was fitted on it alone."""
     known = frozenset(one.rpartition("/")[2] for one in tested.person)
     crops, landmarks, person = read_corpus(train, identities, each, known)
+    corpus = LabelledCrops(crops, landmarks, person, person, len(crops))
     settings = TransformConfig(recovery="none", preset="fast")
     clean = base.embed(tested.crops)
     rows = {}
@@ -121,10 +105,9 @@ def downstream(train: Path, tested: LabelledCrops, base: Recognizer, identities:
         if release == "clean":
             published = crops
         elif release in ("blur", "mosaic"):
-            published = protect_crops(load_transform(replace(settings, transform=release)), crops, landmarks, None)
+            published, _ = publish_crops(load_transform(replace(settings, transform=release)), corpus, SALT)
         else:
-            people = person if release == "per identity" else None
-            published = protect_crops(load_transform(settings), crops, landmarks, people)
+            published, _ = publish_crops(load_transform(settings), corpus, SALT, pseudonyms=release == "per identity")
         head = fitted_head(base.embed(published), person)
         with torch.no_grad():
             embedded = functional.normalize(head(torch.from_numpy(clean).float()), dim=1).numpy()
@@ -156,7 +139,7 @@ def main() -> None:
     document: dict[str, object] = {"people": len(people), "photos": len(chosen)}
     if not options.train:
         transform = load_transform(TransformConfig(recovery="none", preset=options.preset))
-        published = protect_crops(transform, data.crops[chosen], data.landmarks[chosen], data.person[chosen])
+        published = publish_crops(transform, data.take(chosen), SALT, pseudonyms=True)[0]
         for spec in options.judge or ["builtin"]:
             document[spec] = matching(load_recognizer(spec), data, chosen, published)
     else:

@@ -26,7 +26,7 @@ def guidance_direction(clean: torch.Tensor, to_crop: Callable[[torch.Tensor], to
     return torch.where(rms > 1e-12, gradient / rms.clamp(min=1e-12), torch.zeros_like(gradient))
 
 
-def guided(state: torch.Tensor, direction: torch.Tensor, region: torch.Tensor, scale: float) -> torch.Tensor:
-    """state − λ · rms(state) · direction inside the region; `region` is (1, 1, 16, 16) in [0, 1]."""
+def guided(state: torch.Tensor, direction: torch.Tensor, region: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
+    """state − λ · rms(state) · direction inside the region; `region` is (1, 1, 16, 16) in [0, 1], λ (batch, 1, 1, 1) or one."""
     rms = state.square().mean((1, 2, 3), keepdim=True).sqrt()
     return state - scale * rms * direction * region

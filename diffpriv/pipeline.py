@@ -176,6 +176,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         *,
         landmarks: np.ndarray | None = None,
         attempt: int = 0,
+        pushes: Sequence[int] = (),
         identity_seeds: Sequence[bytes | None] = (),
         targets: Sequence[torch.Tensor] = (),
     ) -> ProtectOutput:
@@ -185,7 +186,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             key_e: (n, 3, 160) int8 of the originals. seeds: n times 32 bytes.
             task: "anonymize" or "hide". landmarks: where the new face's are to be, (n, 5, 2) pixels of the
                 128 px canonical square; None is the canonical ones, a face from the front.
-            attempt: 0, 1, …: enters the noise, and later attempts push harder.
+            attempt: 0, 1, …: enters the noise. pushes: how much harder guidance is to push, 0 for each face by default.
             identity_seeds: n of them where some faces of `anonymize` get an identity that they share (`diffpriv.identities`).
             targets: what `embed` gives for the crops, for who has it already.
         """
@@ -223,9 +224,10 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         state = signal * start + spread * noise
 
         conditions = Conditions(tokens, self.msi.null_stage_tokens(len(crops)), surroundings)
-        scale = preset.guidance_scale * (1 + 0.75 * attempt)
+        harder = torch.tensor([float(one) for one in pushes or [0] * (len(crops) // candidates)], device=self.device)
+        scale = preset.guidance_scale * (1 + 0.75 * harder.repeat_interleave(candidates)[:, None, None, None])
         energy = self._energy(task, crops, preset, seeds, people, targets)
-        guide = self._guide(energy, crops, scale) if scale else None
+        guide = self._guide(energy, crops, scale) if preset.guidance_scale else None
         with self._autocast():
             latent = sample(
                 state,
@@ -294,7 +296,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
     def _keyed_normal(self, seeds: Sequence[bytes], label: str, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.from_numpy(np.stack([keyed_normal(seed, label, shape) for seed in seeds])).to(self.device)
 
-    def _guide(self, energy: Energy, crops: torch.Tensor, scale: float) -> Guide:
+    def _guide(self, energy: Energy, crops: torch.Tensor, scale: torch.Tensor) -> Guide:
         """Energy guidance inside the face mask, for what the viewer would see."""
         region = functional.avg_pool2d(self._blend(crops), LATENT_SCALE)
 

@@ -4,7 +4,8 @@ Faces run in micro-batches of one fixed size (the last one padded; a smaller siz
 kernels may sum in another order for another batch shape: so a face's bytes depend on nothing but its picture, its seed, the
 settings and the kind of device.
 Every result is checked as it will stand in the picture; a face that is over the limit, or that a detector no longer finds
-with its landmarks in place, is tried again with another draw and a stronger push. One that stays over the limit is filled.
+with its landmarks in place, is tried again with another draw, and where it was over the limit with a stronger push. One that
+stays over the limit is filled.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from diffpriv.detectors import load_detector
 from diffpriv.errors import MisuseError
 from diffpriv.faces.alignment import CANONICAL_SIZE, map_points, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
+from diffpriv.faces.nudge import nudge
 from diffpriv.faces.seam import blend_face
 from diffpriv.payloads import encode_exact, encode_image, encode_keys, stored_matrix
 from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
@@ -120,6 +122,7 @@ class DiffPrivacyTransform:
             self.preset,
             landmarks=np.stack([map_points(face.request.face.landmarks, face.matrix) for face in padded]),
             attempt=attempt,
+            pushes=[face.pushes for face in padded],
             identity_seeds=[face.request.identity_seed for face in padded],
             targets=[torch.stack(one) for one in zip(*(face.targets for face in padded), strict=True)],
         )
@@ -129,8 +132,14 @@ class DiffPrivacyTransform:
             if waiting:
                 self._settle([face for face, _ in waiting], [pixels for _, pixels in waiting], batch, attempt)
 
-    def _settle(self, faces: Sequence["_Face"], made: Sequence[np.ndarray], batch: int, attempt: int) -> None:
-        """Keep what passes of one new crop a face, (size, size, 3) uint8; `batch` is the shape that checks are padded to."""
+    def _settle(
+        self, faces: Sequence["_Face"], made: Sequence[np.ndarray], batch: int, attempt: int, *, nudged: bool = False
+    ) -> None:
+        """Keep what passes of one new crop a face, (size, size, 3) uint8; those whose landmarks moved are nudged, once.
+
+        Args:
+            batch: the shape that checks are padded to.
+        """
         padded = _padded(list(faces), batch)
         scale = self.pipeline.crop_size / CANONICAL_SIZE
         patches = [
@@ -141,13 +150,22 @@ class DiffPrivacyTransform:
         requests, matrices = [face.request for face in faces], [face.matrix for face in faces]
         targets = torch.stack([face.targets[0] for face in padded])
         findings = self.check.examine(requests, patches, matrices, [face.reference for face in faces], targets)
-        for face, patch, payload, finding in zip(faces, patches, payloads, findings, strict=True):
+        astray: list[tuple[_Face, np.ndarray]] = []
+        for face, pixels, patch, payload, finding in zip(faces, made, patches, payloads, findings, strict=True):
             face.similarity = finding.similarity
+            if not self._acceptable(finding):
+                face.pushes += 1
+                continue
             # With its landmarks elsewhere, or no face to be found, it is private but of less use: kept if nothing better comes.
-            rank = 1 + finding.found + finding.in_place
-            if self._acceptable(finding) and rank > face.rank:
+            if face.best is None or finding.moved < face.moved:
                 face.best = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
-                face.rank, face.settled = rank, finding.in_place
+                face.moved, face.settled = finding.moved, finding.in_place
+            if not (finding.in_place or nudged or finding.landmarks is None):
+                better = nudge(pixels, finding.landmarks, face.reference.landmarks)
+                astray += [(face, better)] if better is not None else []
+        for start in range(0, len(astray), RETRY_BATCH):
+            again, better_made = zip(*astray[start : start + RETRY_BATCH], strict=True)
+            self._settle(again, better_made, RETRY_BATCH, attempt, nudged=True)
 
     def _acceptable(self, finding: Finding) -> bool:
         if self.config.task == "hide":
@@ -202,7 +220,8 @@ class _Face:
     reference: Reference
     payload: bytes
     best: FaceResult | None = None
-    rank: int = 0  # of the best: 1 no face to be found there, 2 a face, 3 with its landmarks in place
+    moved: float = float("inf")  # of the best, see `Finding`
+    pushes: int = 0  # attempts so far that were over the limit
     settled: bool = False
     similarity: float = 0.0
 

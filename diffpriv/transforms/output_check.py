@@ -30,13 +30,18 @@ LEAST_EYES = 18.0  # canonical pixels: in a profile the eyes are too close to me
 @dataclass(frozen=True)
 class Finding:
     """similarity: to the original, see `FaceRecognizer.similarity`. matched: the user's own recogniser, if any, still takes it
-    for the original's person. found: the detector sees a face where it was. in_place: with its landmarks where they were.
+    for the original's person. moved: how far its landmarks are from the original's, the mean as a share of the eye distance;
+    infinite where the detector sees no face. landmarks: (5, 2) in the crop, where it sees them, or None.
     """
 
     similarity: float
     matched: bool
-    found: bool
-    in_place: bool
+    moved: float
+    landmarks: np.ndarray | None
+
+    @property
+    def in_place(self) -> bool:
+        return self.moved <= IN_PLACE
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +103,8 @@ class OutputCheck:
         similarity = self._recognizer.similarity(embedded[: len(crops)], originals[: len(crops)]).tolist()
         seen = self._see_faces([_view(picture, matrix) for picture, matrix in pairs])
         matched = self._judged(crops, references)
-        places = [_in_place(now, reference.landmarks) for now, reference in zip(seen, references, strict=True)]
-        found = zip(similarity, matched, seen, places, strict=True)
-        return [Finding(alike, known, bool(here), in_place) for alike, known, here, in_place in found]
+        moved = [_moved(now, reference.landmarks) for now, reference in zip(seen, references, strict=True)]
+        return [Finding(*one) for one in zip(similarity, matched, *zip(*moved, strict=True), strict=True)]
 
     def _judged(self, crops: list[np.ndarray], references: Sequence[Reference]) -> list[bool]:
         if self._judge is None:
@@ -118,11 +122,11 @@ class OutputCheck:
         return seen
 
 
-def _in_place(seen: list[np.ndarray], reference: np.ndarray) -> bool:
-    """Whether one of the faces seen has its landmarks where the original has them, both (5, 2) in the crop."""
+def _moved(seen: list[np.ndarray], reference: np.ndarray) -> tuple[float, np.ndarray | None]:
+    """`Finding.moved` and `Finding.landmarks` of the nearest of the faces seen; all are (5, 2) in the crop."""
     eyes = max(float(np.linalg.norm(reference[0] - reference[1])), LEAST_EYES)
-    moved = [float(np.linalg.norm(points - reference, axis=1).mean()) for points in seen]
-    return min(moved, default=np.inf) <= IN_PLACE * eyes
+    shares = [float(np.linalg.norm(points - reference, axis=1).mean()) / eyes for points in seen]
+    return min(zip(shares, seen, strict=True), key=lambda one: one[0], default=(float("inf"), None))
 
 
 def _view(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
