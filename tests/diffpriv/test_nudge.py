@@ -17,7 +17,7 @@ def dots(points: np.ndarray, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [128, 512])
 def test_what_stood_at_the_landmarks_stands_where_they_are_wanted(size):
-    turned = CANONICAL_LANDMARKS @ np.array([[1.0, 0.06], [-0.06, 1.0]]).T + [3.0, -4.0]
+    turned = CANONICAL_LANDMARKS @ np.array([[1.0, 0.06], [-0.06, 1.0]]).T + np.array([3.0, -4.0])
     moved = nudge(dots(turned, size), turned, CANONICAL_LANDMARKS)
     at = np.rint((CANONICAL_LANDMARKS + 0.5) * size / 128 - 0.5).astype(int)
     assert all(moved[y, x].min() > 200 for x, y in at)
@@ -30,6 +30,8 @@ def test_a_face_in_its_place_stays_as_it_is():
     assert np.abs(moved.astype(int) - picture).max() <= 1
 
 
-@pytest.mark.parametrize("far", [CANONICAL_LANDMARKS * 1.5, CANONICAL_LANDMARKS + [30.0, 0.0], CANONICAL_LANDMARKS[::-1]])
+@pytest.mark.parametrize(
+    "far", [CANONICAL_LANDMARKS * 1.5, CANONICAL_LANDMARKS + np.array([30.0, 0.0]), CANONICAL_LANDMARKS[::-1]]
+)
 def test_what_is_more_than_a_nudge_is_refused(far):
     assert nudge(np.zeros((128, 128, 3), np.uint8), CANONICAL_LANDMARKS, far) is None
