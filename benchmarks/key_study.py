@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from benchmarks.photos import LabelledCrops, load_photos, publish_crops, verification_rate
-from benchmarks.privacy import SEEDS, structural_similarity
+from benchmarks.privacy import NO_LIMIT, SEEDS, structural_similarity
 from diffpriv.config import TransformConfig
 from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.inversion import invert, regenerate
@@ -222,7 +222,7 @@ def study(
 
     add("none", "any", iter([({"picture": "original"}, part.crops)]))
     for number, task in enumerate(tasks):
-        config = TransformConfig(task=task, preset=preset, model=model, similarity_limit=1.0)
+        config = TransformConfig(task=task, preset=preset, model=model, similarity_limit=NO_LIMIT[task])
         transform = load_diffprivacy_transform(config)
         if number == 0:
             add("keys", "any", keys_rows(transform, part.crops))
