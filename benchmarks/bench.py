@@ -13,6 +13,7 @@ DIR holds manifest.csv (file, faces_found, …) and JPEG photos. Parts:
     e  which stage takes what share of that loop's time
     f  cost per sample and memory as the dataset grows (`benchmarks.growth`; here with small sizes)
     g  two protecting actors against one, one thread each
+    h  faces per second of the whole job once warm, two protecting actors, tier none, for fast and quality
 Everything computes on one thread per process. Ratios are by wall time; where another process shares the cores, the ones by CPU
 time, printed beside them, say more. The folder WORK holds photos afterwards: keep it out of the repository.
 """
@@ -36,12 +37,14 @@ BARS = {
     "c released code / fast": 1000,
     "d images per CPU second / deface": 2.0,
     "g two actors / one": 1.7,
+    "h faces per s, fast": 8.0,
+    "h faces per s, quality": 2.0,
 }
 
 
 class Bench:
     """Args:
-    photos: see the file's head. work: scratch. faces: about how many faces parts a to c, e and g look at.
+    photos: see the file's head. work: scratch. faces: about how many faces parts a to c, e, g and h look at.
     """
 
     def __init__(self, photos: Path, work: Path, faces: int, sizes: list[int], seed: int) -> None:
@@ -145,22 +148,31 @@ class Bench:
         self._ratio("g two actors / one", speed[2] / speed[1])
         return {"runs": runs, "faces_per_s": speed}
 
+    def part_h(self) -> dict[str, Any]:
+        runs = {preset: self._job(2, preset, "none") for preset in ("fast", "quality")}
+        for preset, run in runs.items():
+            steady = run["steady"]
+            self._ratio(f"h faces per s, {preset}", steady["faces"] / max(1e-9, steady["wall_s"]))
+            self._ratio(f"h CPU seconds per face, {preset}", steady["cpu_s"] / max(1, steady["faces"]))
+        return runs
+
     def _dataset(self) -> Path:
         from benchmarks.growth import make_dataset, pool
 
         return make_dataset(self._work / "src", pool(self._photos, 250, 500, self._seed), self._count, self._seed, per_shard=64)
 
-    def _job(self, actors: int) -> dict[str, Any]:
-        """A whole job, preset fast, tier keys; kept, so that parts b and g share one."""
+    def _job(self, actors: int, preset: str = "fast", recovery: str = "keys") -> dict[str, Any]:
+        """A whole job; kept, so that parts b and g share one."""
         from benchmarks.growth import job_mapping, measure
 
-        kept = self._work / f"job-{actors}.json"
+        name = f"job-{actors}-{preset}-{recovery}"
+        kept = self._work / f"{name}.json"
         if kept.exists():
             return dict(json.loads(kept.read_text()))
         workers = {"protect_actors": actors, "detect_cpus": 0.5, "protect_cpus": 1}
-        transform = {"preset": "fast", "recovery": "keys"}
-        job = job_mapping(self._work, f"job-{actors}", self._dataset(), transform, workers=workers)
-        found = measure(self._work, f"job-{actors}", job)
+        transform = {"preset": preset, "recovery": recovery}
+        job = job_mapping(self._work, name, self._dataset(), transform, workers=workers)
+        found = measure(self._work, name, job)
         kept.write_text(json.dumps(found))
         return found
 
@@ -278,8 +290,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--work", type=Path, help="kept for the next run; by default a temporary folder")
-    parser.add_argument("--only", nargs="+", choices=list("abcdefg"), default=list("abcdefg"))
-    parser.add_argument("--faces", type=int, default=256, help="about how many faces parts b, e and g look at")
+    parser.add_argument("--only", nargs="+", choices=list("abcdefgh"), default=list("abcdefgh"))
+    parser.add_argument("--faces", type=int, default=256, help="about how many faces parts b, e, g and h look at")
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 4000], help="samples, for part f")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
