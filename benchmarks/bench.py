@@ -149,10 +149,10 @@ class Bench:
         return {"runs": runs, "faces_per_s": speed}
 
     def part_h(self) -> dict[str, Any]:
-        """What more faces take, between a job and one of a third of its size: the start of Ray and of the models drops out."""
+        """What more faces take, between a job and one of half its size: the start of Ray and of the models drops out."""
         found: dict[str, Any] = {}
         for preset in ("fast", "quality"):
-            small, large = (self._job(2, preset, "none", count) for count in (self._count // 3, self._count))
+            small, large = (self._job(2, preset, "none", count) for count in (self._count // 2, self._count))
             faces = large["faces"] - small["faces"]
             self._ratio(f"h faces per s, {preset}", faces / (large["seconds"] - small["seconds"]))
             self._ratio(f"h CPU seconds per face, {preset}", (large["cpu_s"] - small["cpu_s"]) / faces)
