@@ -163,7 +163,7 @@ def measure(work: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
                 points.append((time.perf_counter() - started, sum(cpu.values()), samples, faces))
     if process.returncode:
         raise SystemExit(f"the job {name} failed: {(place / 'log').read_text(errors='replace')[-2000:]}")
-    if len(points) < 2:
+    if not points:
         raise SystemExit(f"the job {name} was over before it could be watched: give it more samples")
     first, last = points[0], points[-1]
     report = json.loads(told.with_suffix(".report").read_text())
