@@ -115,7 +115,7 @@ def drive(job: Path, told: Path) -> None:
 
     config = JobConfig.from_mapping(json.loads(job.read_text()))
     with told.open("w", buffering=1) as out:
-        report = run(config, progress=lambda p: print(p.samples_done, p.faces_done, file=out))
+        report = run(config, progress=lambda p: print(p.samples_done, file=out))
     told.with_suffix(".report").write_text(json.dumps(report.to_json()))
     if not report.ok:
         sys.exit(1)
@@ -125,8 +125,7 @@ def measure(work: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
     """Run a job and watch it.
 
     Returns:
-        counts; peak_mb: role -> largest anonymous memory of one process; points: [samples committed, CPU seconds so far]; and
-        of the steady stretch between the first commit and the last: samples, faces, cpu_s, wall_s.
+        counts; peak_mb: role -> largest anonymous memory of one process; points: [samples committed, CPU seconds so far].
     Raises:
         SystemExit: the job failed.
     """
@@ -142,10 +141,9 @@ def measure(work: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.growth", "--drive", str(place / "job.json"), str(told)]
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    started = time.perf_counter()
     peak: dict[str, float] = {}
     cpu: dict[tuple[int, float], float] = {}  # a process is its number and when it began
-    points: list[tuple[float, float, int, int]] = []  # wall, CPU of all, samples, faces
+    points: list[list[float]] = []
     while process.poll() is None:
         time.sleep(TICK)
         for one in _tree(psutil, process.pid):
@@ -158,14 +156,13 @@ def measure(work: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
                 continue
         lines = told.read_text().splitlines() if told.exists() else []
         if lines:
-            samples, faces = (int(number) for number in lines[-1].split())
-            if samples and (not points or samples > points[-1][2]):
-                points.append((time.perf_counter() - started, sum(cpu.values()), samples, faces))
+            samples = int(lines[-1])
+            if samples and (not points or samples > points[-1][0]):
+                points.append([samples, round(sum(cpu.values()), 2)])
     if process.returncode:
         raise SystemExit(f"the job {name} failed: {(place / 'log').read_text(errors='replace')[-2000:]}")
     if not points:
         raise SystemExit(f"the job {name} was over before it could be watched: give it more samples")
-    first, last = points[0], points[-1]
     report = json.loads(told.with_suffix(".report").read_text())
     return {
         "samples": report["counts"]["samples_in"],
@@ -173,13 +170,7 @@ def measure(work: Path, name: str, job: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(report["seconds"], 1),
         "cpu_s": round(sum(cpu.values()), 1),
         "peak_mb": {role: round(value, 1) for role, value in sorted(peak.items())},
-        "points": [[samples, round(seconds, 2)] for _, seconds, samples, _ in points],
-        "steady": {
-            "samples": last[2] - first[2],
-            "faces": last[3] - first[3],
-            "cpu_s": round(last[1] - first[1], 2),
-            "wall_s": round(last[0] - first[0], 2),
-        },
+        "points": points,
     }
 
 

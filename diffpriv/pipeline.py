@@ -214,8 +214,10 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             return preset.temperature * drawn
 
         nobody = self._features_of_nobody(traits, surroundings, landmarks)
-        tokens = scheduled_tokens(self.msi, own, conditional_from, nobody if few_steps or preset.contrast != 1 else None)
-        for row in people if not few_steps and preset.contrast == 1 else ():
+        order, contrast = (1, 1.0) if few_steps else (preset.order, preset.contrast)
+        told = few_steps or contrast != 1  # of somebody who does not exist, below the timesteps of key-E
+        tokens = scheduled_tokens(self.msi, own, conditional_from, nobody if told else None)
+        for row in people if not told else ():
             tokens[row] = self.msi.stage_tokens(nobody[row : row + 1])[0]
         strength, noise = 1.0 if few_steps else preset.strength, draw(0)
         timesteps = self.denoiser.timesteps(few_steps or preset.steps, strength)
@@ -234,8 +236,8 @@ class DiffPrivacyPipeline(DiffusionPipeline):
                 timesteps,
                 conditions,
                 self.denoiser,
-                order=1 if few_steps else preset.order,
-                contrast=1.0 if few_steps else preset.contrast,
+                order=order,
+                contrast=contrast,
                 contrast_region=self._skin(crops) if self.denoiser.sees_surroundings else None,
                 guide=guide,
                 guide_every=preset.guidance_every,

@@ -71,8 +71,9 @@ def crop_to_patch(image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask:
     if crop.shape != (size, size, 3) or mask.shape != (size, size):
         raise ValueError(f"crop {crop.shape} and mask {mask.shape} are not one square")
     x0, y0, x1, y1 = _support_in_picture(image.shape[:2], mask, cv2.invertAffineTransform(np.asarray(matrix, np.float64)))
-    pixels = warp_to_patch(crop, matrix, (x0, y0), (x1 - x0, y1 - y0), cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
-    alpha = plane_in_patch(mask, matrix, (x0, y0), (x1 - x0, y1 - y0))
+    corner, extent = (x0, y0), (x1 - x0, y1 - y0)
+    pixels = warp_to_patch(crop, matrix, corner, extent, cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101)
+    alpha = plane_in_patch(mask, matrix, corner, extent)
     return Patch(x0, y0, pixels, np.clip(alpha, 0, 1))
 
 

@@ -18,9 +18,7 @@ Three kinds of samples, by what the denoiser sees:
                   inversion needs the trajectories of a diffusion model.
 """
 
-import argparse
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +29,18 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.nn import functional
 
+from diffpriv.denoising import Denoiser, Prediction, Surroundings
 from diffpriv.errors import MisuseError
-from diffpriv.faces.marks import landmark_marks, mirrored_landmarks
-from diffpriv.faces.masks import blank_mask
+from diffpriv.faces.marks import landmark_marks
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import QUANTISATION_STEP, MultiScaleInverter, stage_of
 from diffpriv.scenes import scene_vector
+from diffpriv.schedules import scheduled_tokens
 from diffpriv.training.dataset import load_crops
-from diffpriv.training.denoiser import LATENT_SIZE, encode_all, new_denoiser, new_scheduler
-from diffpriv.training.loop import TrainingRun
+from diffpriv.training.denoiser import new_denoiser, new_scheduler, weighted_loss
+from diffpriv.training.latent_faces import LatentFaces
+from diffpriv.training.loop import TrainingRun, read_arguments
+from diffpriv.training.noising import TIMESTEPS, coefficients, on_schedule
 from diffpriv.training.samples import save_sample_sheet
 
 HEAD_WIDTH = 64
@@ -71,13 +72,15 @@ class AdversarialTraining:
 
 
 class Discriminator(nn.Module):
-    """Logits of "real" at each resolution for latents made noisy again: a head on each level of a denoiser's first half."""
+    """Logits of "real" at each resolution for latents made noisy again: a head on each level of a denoiser's first half, which
+    it shares with the denoiser that it is given.
+    """
 
     def __init__(self, denoiser: UNet2DConditionModel) -> None:
         super().__init__()
-        self.trunk = denoiser.requires_grad_(False)
-        for part in (denoiser.conv_in, denoiser.time_embedding, denoiser.down_blocks, denoiser.mid_block):
-            part.requires_grad_(True)
+        first_half = ("conv_in", "time_proj", "time_embedding", "down_blocks", "mid_block")
+        self.trunk = nn.ModuleDict({name: getattr(denoiser, name) for name in first_half})
+        self._last_layer = denoiser.config["layers_per_block"] - 1
         widths = [*denoiser.config["block_out_channels"], denoiser.config["block_out_channels"][-1]]
         self.heads = nn.ModuleList([_head(width) for width in widths])
 
@@ -87,14 +90,14 @@ class Discriminator(nn.Module):
         Args:
             model_input: noisy latent, surroundings and mask, (n, 17, 16, 16). tokens: (n, tokens, token_dim).
         """
-        unet = self.trunk
-        embedding = unet.time_embedding(unet.time_proj(timestep).to(model_input.dtype))
-        hidden, seen = unet.conv_in(model_input), []
-        for block in unet.down_blocks:
+        trunk: Any = self.trunk
+        embedding = trunk["time_embedding"](trunk["time_proj"](timestep).to(model_input.dtype))
+        hidden, seen = trunk["conv_in"](model_input), []
+        for block in trunk["down_blocks"]:
             more = {"encoder_hidden_states": tokens} if getattr(block, "has_cross_attention", False) else {}
             hidden, states = block(hidden_states=hidden, temb=embedding, **more)
-            seen.append(states[unet.config["layers_per_block"] - 1])
-        return [*seen, unet.mid_block(hidden, embedding, encoder_hidden_states=tokens)]
+            seen.append(states[self._last_layer])
+        return [*seen, trunk["mid_block"](hidden, embedding, encoder_hidden_states=tokens)]
 
     def judge(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         return [head(one) for head, one in zip(self.heads, features, strict=True)]
@@ -115,17 +118,10 @@ def train(
     crops_path: Path, autoencoder_path: Path, start: Path, out: Path, minutes: float, config: AdversarialTraining, device: str
 ) -> None:
     data = load_crops(crops_path)
-    training_rows, held_out_rows = data.split()
     exact = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     autoencoder = FaceAutoencoder.from_pretrained(autoencoder_path, **exact).to(device).eval()
     out.mkdir(parents=True, exist_ok=True)
-    full, context = encode_all(autoencoder, data, device, out / "latents.pt")
-    landmarks = torch.stack([torch.from_numpy(data.landmarks), torch.from_numpy(mirrored_landmarks(data.landmarks))])
-    valid = torch.from_numpy(data.valid)[:, None].float().div(255)
-    valid = torch.cat([functional.avg_pool2d(valid[first : first + 512], 8) for first in range(0, len(valid), 512)])
-    face = functional.avg_pool2d(torch.from_numpy(blank_mask())[None, None].to(device), 8)
-    with torch.no_grad():
-        nothing = autoencoder.encode(torch.zeros(1, 3, 128, 128, device=device)).latent
+    faces = LatentFaces(autoencoder, data, device, out / "latents.pt")
     scheduler = new_scheduler()
     alphas = scheduler.alphas_cumprod.to(device)
 
@@ -140,7 +136,8 @@ def train(
         )
     discriminator = Discriminator(UNet2DConditionModel.from_pretrained(start / "unet", **exact).to(device)).to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, betas=(0.5, 0.99), weight_decay=0.01)
-    trunk = [value for value in discriminator.trunk.parameters() if value.requires_grad]
+    denoiser = Denoiser(unet, scheduler)
+    trunk = list(discriminator.trunk.parameters())
     parts: list[dict[str, Any]] = [{"params": discriminator.heads.parameters()}, {"params": trunk}]
     against_optimizer = torch.optim.Adam(parts, betas=(0.0, 0.99))
 
@@ -152,7 +149,7 @@ def train(
 
     run = TrainingRun(
         out / "checkpoint.pt",
-        {"unet": unet, "discriminator": discriminator},
+        {"unet": unet},
         optimizer,
         minutes=minutes,
         decay=config.average_decay,
@@ -160,7 +157,7 @@ def train(
         write=write_model,
         save_seconds=240,
         report_every=50,
-        others={"discriminator": against_optimizer},
+        others={"discriminator": discriminator, "against": against_optimizer},
     )
     # Rows of a batch by kind: surroundings first, then alone, then blind.
     played, dreamt = config.batch - config.blind, config.dreamt
@@ -168,41 +165,35 @@ def train(
     ratio = 0.0  # how much stronger the denoiser's own gradient is than the discriminator's: a slow mean
     for step in run.steps():
         generator = step.generator
-        rows = torch.from_numpy(training_rows)[torch.randint(len(training_rows), (config.batch,), generator=generator)]
-        mirror = (torch.rand(config.batch, generator=generator) < 0.5).long()
-        clean, seen = full[mirror, rows].float().to(device), context[mirror, rows].float().to(device)
-        valid_rows = torch.where(mirror[:, None, None, None] > 0, valid[rows].flip(3), valid[rows]).to(device)
-        places = landmarks[mirror, rows]
-        marks = landmark_marks(places[played - config.alone : played].numpy())
+        batch = faces.draw(config.batch, generator)
+        clean = batch.clean
+        marks = landmark_marks(batch.landmarks[played - config.alone : played].cpu().numpy())
         with torch.no_grad():
             marked = autoencoder.encode(torch.from_numpy(marks).to(device)).latent
-        seen = torch.cat([seen[: played - config.alone], marked, nothing.expand(config.blind, -1, -1, -1)])
-        mask = torch.where(everything, torch.ones_like(face), face)
+        seen = torch.cat([batch.seen[: played - config.alone], marked, faces.nothing.expand(config.blind, -1, -1, -1)])
+        mask = torch.where(everything, torch.ones_like(faces.face), faces.face)
 
         timestep = _timesteps(config, played, generator).to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
         drop_key = (torch.rand(config.batch, generator=generator) < config.key_dropout).to(device)[:, None, None]
         rounding = (torch.rand(config.batch, 1, 1, generator=generator) - 0.5).to(device) * QUANTISATION_STEP
-        signal, spread = _coefficients(alphas, timestep)
-        noisy, target = signal * clean + spread * noise, signal * noise - spread * clean
-        warm = min(1.0, (step.index + 1) / config.warmup_steps)
-        decayed = warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step.progress)))
-        optimizer.param_groups[0]["lr"] = config.learning_rate * decayed
+        optimizer.param_groups[0]["lr"] = config.learning_rate * step.rate(config.warmup_steps, floor=0.05)
 
         # Apart from what is differentiated: autocast would hand on weights that it cast without a gradient.
         with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
             stages = msi.stage_tokens(msi(clean).features + rounding)
             stages = torch.where(drop_key[..., None], msi.null_tokens, stages)
-            stages[:dreamt] = _nobody(msi, scene_vector(seen[:dreamt], places[:dreamt].to(device)), generator)
-            dream = Dream(unet, alphas, torch.cat([seen, mask], 1)[:dreamt], stages[:dreamt], generator)
-            noisy[:dreamt], timestep[:dreamt] = dream.state, dream.timestep
+            stages[:dreamt] = _nobody(msi, scene_vector(seen[:dreamt], batch.landmarks[:dreamt]), generator)
+            around_dreams = Surroundings(seen[:dreamt], mask[:dreamt])
+            dreams, timestep[:dreamt] = _dream(denoiser, around_dreams, stages[:dreamt], generator)
+        signal, spread = coefficients(alphas, timestep)
+        noisy, target = signal * clean + spread * noise, signal * noise - spread * clean
+        noisy[:dreamt] = dreams
         with torch.autocast(device, dtype=torch.bfloat16):
             told = stages[torch.arange(config.batch, device=device), stage_of(timestep)]
             predicted = unet(torch.cat([noisy, seen, mask], 1), timestep, encoder_hidden_states=told).sample.float()
-        signal, spread = _coefficients(alphas, timestep)
-        weight = (OUTSIDE_WEIGHT + (1 - OUTSIDE_WEIGHT) * mask) * valid_rows.clamp(min=0.05)
-        weight = torch.cat([torch.zeros_like(weight[:dreamt]), weight[dreamt:]])
-        own_loss = ((predicted - target) ** 2 * weight).sum() / (weight.sum() * clean.shape[1])
+        compared = (predicted[dreamt:], target[dreamt:], mask[dreamt:], batch.valid[dreamt:])  # a dream has no photo
+        own_loss = weighted_loss(*compared, OUTSIDE_WEIGHT)
 
         # What stands in the picture then: the new face inside, the photo outside.
         made = (signal * noisy - spread * predicted)[:played]
@@ -210,7 +201,7 @@ def train(
         # Mostly little noise, which leaves sharpness to be seen; sometimes much, which leaves the shape of the head.
         again = (torch.rand(played, generator=generator).square() * config.highest_noise).long().to(device)
         fresh = torch.randn(shown.shape, generator=generator).to(device)
-        signal_again, spread_again = _coefficients(alphas, again)
+        signal_again, spread_again = coefficients(alphas, again)
         tokens_again = stages[torch.arange(played, device=device), stage_of(again)]
         tokens_again[:dreamt] = msi.null_tokens  # else nobody's tokens alone would give a dream away
         around = torch.cat([seen, mask], 1)[:played]
@@ -228,6 +219,7 @@ def train(
         with torch.autocast(device, dtype=torch.bfloat16):
             told_apart = _gaps(*zip(*[one.unflatten(0, (2, -1)) for one in discriminator.judge(pairs)], strict=True))
         heads_loss = torch.stack([functional.softplus(-gap).mean() for gap in told_apart]).sum()
+        warm = min(1.0, (step.index + 1) / config.warmup_steps)
         rates = config.head_learning_rate, config.trunk_learning_rate
         for group, rate in zip(against_optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * warm
@@ -252,74 +244,55 @@ def train(
         run.descend(surrogate, shown={"own": own_loss, "heads": heads_loss, "right": right, "ratio": ratio})
     (out / "msi").mkdir(exist_ok=True)
     msi.half().save_pretrained(out / "msi")
-    save_sample_sheet(out, autoencoder, data.crops[held_out_rows[:24]], data.landmarks[held_out_rows[:24]])
+    held_out = data.split()[1][:24]
+    save_sample_sheet(out, autoencoder, data.crops[held_out], data.landmarks[held_out])
 
 
-class Dream:
+def _dream(
+    denoiser: Denoiser, around: Surroundings, stages: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, int]:
     """Where sampling gets to from noise alone, by the denoiser as it is, some way down its few steps.
 
-    state: noisy latents, (n, channels, 16, 16). timestep: theirs.
+    Returns:
+        noisy latents, (n, channels, 16, 16), and their timestep.
     """
+    steps = int(torch.randint(4, 7, (1,), generator=generator))
+    taken = int(torch.randint(steps, (1,), generator=generator))
+    grid = denoiser.timesteps(steps)[: taken + 1]
 
-    def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        alphas: torch.Tensor,
-        around: torch.Tensor,
-        stages: torch.Tensor,
-        generator: torch.Generator,
-    ) -> None:
-        steps = int(torch.randint(4, 7, (1,), generator=generator))
-        taken = int(torch.randint(steps, (1,), generator=generator))
-        grid = [round(1000 * (steps - index) / steps) - 1 for index in range(taken + 1)]
-        shape = (len(around), unet.config["out_channels"], LATENT_SIZE, LATENT_SIZE)
-        self.state = torch.randn(shape, generator=generator).to(around)
-        self.timestep = grid[-1]
-        for here, there in itertools.pairwise(grid):
-            model_input = torch.cat([self.state, around], 1)
-            predicted = unet(model_input, here, encoder_hidden_states=stages[:, stage_of(here)]).sample.float()
-            clean = alphas[here].sqrt() * self.state - (1 - alphas[here]).sqrt() * predicted
-            noise = torch.randn(shape, generator=generator).to(around)
-            self.state = alphas[there].sqrt() * clean + (1 - alphas[there]).sqrt() * noise
+    def fresh() -> torch.Tensor:
+        return torch.randn(around.latent.shape, generator=generator).to(around.latent)
+
+    state = fresh()
+    for here, there in itertools.pairwise(grid):
+        clean = denoiser.predict(state, here, stages, around).clean
+        state = denoiser.step(Prediction(clean, fresh()), there)
+    return state, grid[-1]
 
 
 def _nobody(msi: MultiScaleInverter, scenes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Stage tokens of people who do not exist, as `diffpriv.schedules` hands them to the denoiser."""
+    """Stage tokens of people who do not exist."""
     normal = torch.randn(len(scenes), len(msi.prior_basis), generator=generator).to(scenes)
-    tokens = msi.stage_tokens(msi.features_of_nobody(normal, scenes))
-    return torch.cat([tokens[:, :-1], msi.null_stage_tokens(len(scenes))[:, -1:]], 1)
+    features = msi.features_of_nobody(normal, scenes)
+    return scheduled_tokens(msi, features, TIMESTEPS, features)
 
 
 def _timesteps(config: AdversarialTraining, played: int, generator: torch.Generator) -> torch.Tensor:
     """(batch,) of adversarial samples, spread evenly over the schedule, some at its start; then of blind ones, evenly too."""
     even = [
-        ((torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count * 1000).long()
+        on_schedule((torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count)
         for count in (played, config.batch - played)
     ]
     first = torch.rand(played, generator=generator) < config.start_share
-    return torch.cat([torch.where(first, 999, even[0]), even[1]]).clamp(max=999)
+    return torch.cat([torch.where(first, TIMESTEPS - 1, even[0]), even[1]])
 
 
 def _gaps(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [one.float() - other.float() for one, other in zip(first, second, strict=True)]
 
 
-def _coefficients(alphas: torch.Tensor, timestep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(signal, spread), (n, 1, 1, 1) each."""
-    alpha = alphas[timestep][:, None, None, None]
-    return alpha.sqrt(), (1 - alpha).sqrt()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("crops", type=Path)
-    parser.add_argument("autoencoder", type=Path)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=90.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__, "crops", "autoencoder", "model", "out", minutes=90.0)
     train(
         arguments.crops,
         arguments.autoencoder,

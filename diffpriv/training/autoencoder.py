@@ -6,7 +6,6 @@ Loss: L1 + L1 of the image gradients (sharp edges) on pixels that really were in
 the latent is halved in size or mirrored and must decode to the crop treated alike.
 """
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.nn import functional
 from diffpriv.crops import to_tensor
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.training.dataset import TrainingCrops, load_crops
-from diffpriv.training.loop import TrainingRun
+from diffpriv.training.loop import TrainingRun, read_arguments
 
 
 @dataclass(frozen=True)
@@ -132,13 +131,7 @@ def train(crops_path: Path, out: Path, minutes: float, config: AutoencoderTraini
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("crops", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=14.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__, "crops", "out", minutes=14.0)
     train(arguments.crops, arguments.out, arguments.minutes, AutoencoderTraining(seed=arguments.seed), arguments.device)
 
 

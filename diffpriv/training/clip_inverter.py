@@ -10,7 +10,6 @@ samples), weighted 1 where the face is and `outside_weight` elsewhere. Only MSI 
 """
 
 import argparse
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from diffpriv.pipeline import DiffPrivacyPipeline
 from diffpriv.sketches import face_places
 from diffpriv.training.dataset import load_crops
 from diffpriv.training.loop import TrainingRun
+from diffpriv.training.noising import coefficients, even_timesteps
 from diffpriv.weights import builtin_folder, vision_tower
 
 PRIOR_FACES = 2048  # of which key-E's spread over people is measured
@@ -109,18 +109,14 @@ def train(
             mirrored = torch.rand(count, generator=generator) < 0.5
             batch = pixels(torch.randint(len(crops), (count,), generator=generator), mirrored)
             clean, seen = encode_crops(frozen.vae, batch), clip_features(frozen.tower, batch, config.layers)
-        # One timestep from each of `batch` equal parts: less variance than independent draws.
-        part = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        timestep = (part * 1000).long().clamp(max=999).to(device)
+        timestep = even_timesteps(count, generator).to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
         dropped = (torch.rand(count, generator=generator) < config.key_dropout).to(device)[:, None, None]
         rounding = (torch.rand(count, 1, 1, generator=generator) - 0.5).to(device) * QUANTISATION_STEP
-        signal, spread = alphas[timestep].sqrt()[:, None, None, None], (1 - alphas[timestep]).sqrt()[:, None, None, None]
+        signal, spread = coefficients(alphas, timestep)
         noisy = signal * clean + spread * noise
         target = signal * noise - spread * clean if frozen.scheduler.config["prediction_type"] == "v_prediction" else noise
-        warm = min(1.0, (step.index + 1) / config.warmup_steps)
-        cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step.progress))
-        optimizer.param_groups[0]["lr"] = config.learning_rate * warm * cosine
+        optimizer.param_groups[0]["lr"] = config.learning_rate * step.rate(config.warmup_steps, floor=0.02)
         tokens = msi.stage_tokens(msi(seen).features + rounding)[torch.arange(count, device=device), stage_of(timestep)]
         tokens = torch.where(dropped, msi.null_tokens, tokens)
         predicted = unet(noisy.to(unet.dtype), timestep, encoder_hidden_states=tokens.to(unet.dtype)).sample.float()

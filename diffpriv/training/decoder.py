@@ -4,9 +4,7 @@
 since the latents, and so the denoiser, stay as they are. Resumes from OUT/decoder.pt.
 """
 
-import argparse
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -14,7 +12,7 @@ import torch
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.training.autoencoder import measure_psnr, reconstruction_loss, to_batch
 from diffpriv.training.dataset import load_crops
-from diffpriv.training.loop import TrainingRun
+from diffpriv.training.loop import TrainingRun, read_arguments
 
 BATCH = 16
 LEARNING_RATE = 4e-4
@@ -41,9 +39,7 @@ def train(crops_path: Path, autoencoder: Path, out: Path, minutes: float, seed: 
         generator = step.generator
         rows = training_rows[torch.randint(len(training_rows), (BATCH,), generator=generator).numpy()]
         crops, valid = to_batch(data, rows, generator, device)
-        warm = min(1.0, (step.index + 1) / 50)
-        decayed = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step.progress))
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * warm * decayed
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * step.rate(50, floor=0.01)
         with torch.autocast(device, dtype=torch.bfloat16):
             with torch.no_grad():
                 latent = model.encode(crops).latent
@@ -56,14 +52,7 @@ def train(crops_path: Path, autoencoder: Path, out: Path, minutes: float, seed: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("crops", type=Path)
-    parser.add_argument("autoencoder", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__, "crops", "autoencoder", "out", minutes=20.0)
     train(arguments.crops, arguments.autoencoder, arguments.out, arguments.minutes, arguments.seed, arguments.device)
 
 

@@ -9,7 +9,9 @@ A run that was cut goes on from its checkpoint, with the numbers it would have d
 `progress`, so more minutes asked for in total is a longer schedule, not a second one.
 """
 
+import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,15 +34,21 @@ class Step:
     progress: float
     generator: torch.Generator
 
+    def rate(self, warmup_steps: int, floor: float) -> float:
+        """Share of the learning rate: a linear rise, then half a cosine down to `floor`."""
+        warm = min(1.0, (self.index + 1) / warmup_steps)
+        return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * self.progress)))
+
 
 class TrainingRun:
     """Args:
     checkpoint: read when it exists, rewritten every `save_seconds` and at the end.
-    modules: by name; all are averaged and kept. optimizer: over the parameters that `descend` trains.
+    modules: by name; kept and averaged. optimizer: over the parameters that `descend` trains.
     minutes: the whole budget, what earlier parts of the run spent included.
     decay: of the moving average. seed: of the steps' generators.
     write: called after each checkpoint, to write the averaged model as a folder.
-    others: more optimisers by name, which the caller steps; the checkpoint keeps their state.
+    others: whatever else has a state that the checkpoint must keep, by name: modules that are not averaged, optimisers that the
+        caller steps.
     """
 
     def __init__(
@@ -55,7 +63,7 @@ class TrainingRun:
         write: Callable[[], None] | None = None,
         save_seconds: float = 180,
         report_every: int = 100,
-        others: Mapping[str, torch.optim.Optimizer] | None = None,
+        others: Mapping[str, nn.Module | torch.optim.Optimizer] | None = None,
     ) -> None:
         self.averages = {name: ParameterAverage(module, decay) for name, module in modules.items()}
         self.step, self.spent = 0, 0.0
@@ -125,3 +133,14 @@ class TrainingRun:
         save_checkpoint(self._checkpoint, state)
         if self._write is not None:
             self._write()
+
+
+def read_arguments(description: str | None, *places: str, minutes: float) -> argparse.Namespace:
+    """The command line that trainings share: their places in order, and how long, from which seed, and where they run."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for place in places:
+        parser.add_argument(place, type=Path)
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()

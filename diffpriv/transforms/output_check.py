@@ -104,7 +104,8 @@ class OutputCheck:
         seen = self._see_faces([_view(picture, matrix) for picture, matrix in pairs])
         matched = self._judged(crops, references)
         moved = [_moved(now, reference.landmarks) for now, reference in zip(seen, references, strict=True)]
-        return [Finding(*one) for one in zip(similarity, matched, *zip(*moved, strict=True), strict=True)]
+        found = zip(similarity, matched, moved, strict=True)
+        return [Finding(alike, known, *nearest) for alike, known, nearest in found]
 
     def _judged(self, crops: list[np.ndarray], references: Sequence[Reference]) -> list[bool]:
         if self._judge is None:

@@ -68,9 +68,9 @@ def test_a_cut_training_goes_on_with_its_discriminator_and_its_optimisers(tmp_pa
     first = go_on(0.01)
     second = go_on(first["spent"] / 60 + 0.01)
     assert second["step"] > first["step"] > 0
-    steps = [int(state["others"]["discriminator"]["state"][0]["step"]) for state in (first, second)]
+    steps = [int(state["others"]["against"]["state"][0]["step"]) for state in (first, second)]
     assert steps == [first["step"], second["step"]]
-    heads = [state["modules"]["discriminator"]["heads.0.1.weight"] for state in (first, second)]
+    heads = [state["others"]["discriminator"]["heads.0.1.weight"] for state in (first, second)]
     assert not torch.equal(*heads)
     assert (tmp_path / "run" / "unet" / "config.json").exists()
     assert (tmp_path / "run" / "samples.png").exists()
