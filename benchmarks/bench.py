@@ -276,7 +276,7 @@ def _batches(records: Iterator[Any], size: int) -> Iterator[list[Any]]:
 def _pipeline() -> Any:
     import torch
 
-    from diffpriv.transforms.diffprivacy import resolve_arithmetic
+    from diffpriv.arithmetic import resolve_arithmetic
     from diffpriv.weights import builtin_folder, load_pipeline
 
     fix_threads()

@@ -27,7 +27,7 @@ from diffpriv.config import TransformConfig
 from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.inversion import invert, regenerate
 from diffpriv.keyed_noise import KeyedMap
-from diffpriv.latents import decode_latents, encode_crops
+from diffpriv.latents import decode_latents, encode_crops, encode_detail
 from diffpriv.payloads import pack_key_i, unpack_key_i
 from diffpriv.recognizers import load_recognizer
 from diffpriv.recovery import psnr
@@ -131,7 +131,7 @@ def unrounded(transform: DiffPrivacyTransform, originals: np.ndarray) -> np.ndar
     steps, refinements = preset.inversion_steps, preset.inversion_refinements
     found = invert(latent, tokens, around, pipeline.denoiser, steps=steps, max_refinements=refinements)
     back = regenerate(found.noise_map, tokens, around, pipeline.denoiser, steps=steps)
-    return to_pixels(decode_latents(pipeline.vae, back))
+    return to_pixels(decode_latents(pipeline.vae, back, encode_detail(pipeline.vae, crops)))
 
 
 def keys_rows(transform: DiffPrivacyTransform, originals: np.ndarray) -> Iterator[tuple[dict, np.ndarray]]:
@@ -141,28 +141,35 @@ def keys_rows(transform: DiffPrivacyTransform, originals: np.ndarray) -> Iterato
     keys = [pipeline.create_key(to_tensor([crop], pipeline.device), preset) for crop in originals]
     key_e = np.concatenate([key.key_e.cpu().numpy() for key in keys])
     noise = np.concatenate([key.key_i.cpu().numpy() for key in keys if key.key_i is not None])
-    flat = noise.reshape(len(noise), -1)
-    right = maps(seeds, "key-i", flat.shape[1])
-    mapped = np.stack(
-        [unpack_key_i(pack_key_i(one.apply(numbers)), numbers.shape) for one, numbers in zip(right, flat, strict=True)]
-    )
+    stored = {"key-i": noise, "detail": np.concatenate([key.detail.cpu().numpy() for key in keys if key.detail is not None])}
+    mapped: dict[str, np.ndarray] = {}
+    readings: dict[str, dict[str, Maps]] = {}  # by label: ways to read the numbers, right and wrong
+    for label, numbers in stored.items():
+        flat = numbers.reshape(len(numbers), -1)
+        right = maps(seeds, label, flat.shape[1])
+        mapped[label] = np.stack([one.apply(row) for one, row in zip(right, flat, strict=True)])
+        readings[label] = {"right": right} | dict(guesses(right, seeds, label, flat.shape[1]))
+    mapped["key-i"] = np.stack([unpack_key_i(pack_key_i(row), row.shape) for row in mapped["key-i"]])
 
-    def recovered(embeddings: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        arrays = [torch.from_numpy(array.copy()).to(pipeline.device) for array in (embeddings, numbers.reshape(noise.shape))]
-        return to_pixels(pipeline.recover(*arrays, steps=preset.inversion_steps))
+    def recovered(embeddings: np.ndarray, face_key: str, *, own: bool = True) -> np.ndarray:
+        """own: the numbers are this person's; else another's, whose face key is the right one."""
+        arrays = []
+        for label, numbers in stored.items():
+            keyed = readings[label][face_key]
+            owners = keyed if own or face_key != "right" else keyed[-1:] + keyed[:-1]
+            undone_ = undone(mapped[label] if own else another(mapped[label]), owners).reshape(numbers.shape)
+            arrays.append(torch.from_numpy(undone_).to(pipeline.device))
+        key_e_ = torch.from_numpy(embeddings.copy()).to(pipeline.device)
+        return to_pixels(pipeline.recover(key_e_, arrays[0], steps=preset.inversion_steps, detail=arrays[1]))
 
-    wrong = dict(guesses(right, seeds, "key-i", flat.shape[1]))
     for own_i in (True, False):
         for own_e in (True, False):
-            for face_key, keyed in (("right", right), ("wrong", wrong["wrong"])):
+            for face_key in ("right", "wrong"):
                 row = {"key-I": "right" if own_i else "another's", "key-E": "right" if own_e else "another's"}
-                # "right" of another's key-I is that other person's face key: the numbers as they were inverted.
-                owners = keyed if own_i or face_key == "wrong" else keyed[-1:] + keyed[:-1]
-                numbers = undone(mapped if own_i else another(mapped), owners)
-                yield row | {"face key": face_key}, recovered(key_e if own_e else another(key_e), numbers)
-    for name, keyed in wrong.items():
-        if name != "wrong":
-            yield {"key-I": "right", "key-E": "right", "face key": name}, recovered(key_e, undone(mapped, keyed))
+                yield row | {"face key": face_key}, recovered(key_e if own_e else another(key_e), face_key, own=own_i)
+    for name in readings["key-i"]:
+        if name not in ("right", "wrong"):
+            yield {"key-I": "right", "key-E": "right", "face key": name}, recovered(key_e, name)
 
 
 def through_jpeg(crops: np.ndarray, quality: int) -> np.ndarray:

@@ -78,7 +78,8 @@ def recover_crops(transform: DiffPrivacyTransform, data: LabelledCrops) -> tuple
         key = pipeline.create_key(to_tensor(part, pipeline.device), preset)
         spent += time.perf_counter() - started
         stored = np.stack([unpack_key_i(pack_key_i(noise), noise.shape) for noise in key.key_i.cpu().numpy()])  # type: ignore[union-attr]
-        crops = pipeline.recover(key.key_e, torch.from_numpy(stored).to(pipeline.device), steps=preset.inversion_steps)
+        key_i = torch.from_numpy(stored).to(pipeline.device)
+        crops = pipeline.recover(key.key_e, key_i, steps=preset.inversion_steps, detail=key.detail)
         recovered.append(to_pixels(crops)[:real])
         worst = max(worst, float(key.residual[:real].max()))  # type: ignore[index]
     return np.concatenate(recovered), worst, spent / len(data.crops)

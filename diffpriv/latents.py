@@ -22,9 +22,20 @@ def encode_crops(vae: FaceAutoencoder | AutoencoderKL, crops: torch.Tensor) -> t
     return (posterior.latent_dist.mode() * vae.config["scaling_factor"]).float()
 
 
-def decode_latents(vae: FaceAutoencoder | AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
-    """The inverse: (n, 3, s, s), float32, about [-1, 1], not clamped. Differentiable."""
+def encode_detail(vae: FaceAutoencoder | AutoencoderKL, crops: torch.Tensor) -> torch.Tensor | None:
+    """What the latents leave out, see `FaceAutoencoder.encode_detail`; None of an autoencoder that has no such code."""
+    return vae.encode_detail(crops) if isinstance(vae, FaceAutoencoder) else None
+
+
+def decode_latents(
+    vae: FaceAutoencoder | AutoencoderKL, latents: torch.Tensor, detail: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The inverse: (n, 3, s, s), float32, about [-1, 1], not clamped. Differentiable.
+
+    Args:
+        detail: of these crops; None leaves it to the decoder's imagination.
+    """
     if isinstance(vae, FaceAutoencoder):
-        return vae.decode(latents)
+        return vae.decode(latents, detail)
     decoded: Any = vae.decode((latents / vae.config["scaling_factor"]).to(vae.dtype))
     return decoded.sample.float()

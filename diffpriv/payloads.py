@@ -3,7 +3,7 @@
 A payload is sealed under its face's record before it leaves the worker; in the clear it is as sensitive as the face.
 
     offset  size  field
-         0     1  format version (2)
+         0     1  format version (3)
          1     1  tier: 1 image, 2 keys, 3 exact
          2     1  task: 0 anonymize, 1 hide
          3     1  inversion steps (0 where no key-I)
@@ -20,6 +20,8 @@ A payload is sealed under its face's record before it leaves the worker; in the 
                3  channels c, height h, width w: one byte each
        1.5*c*h*w  key-I through the map "key-i", numbers of 12 bits in pairs (3 bytes a pair), two's complement, in steps of
                   1/400 (builtin: 8 x 16 x 16)
+               3  detail's channels, height, width: one byte each; 0, 0, 0 where the model has none
+               n  detail, int8 through the map "detail", then raw DEFLATE (builtin: 16 x 16 x 16 in about 2,000 bytes)
     exact:
         52     8  patch position x, y: two uint32
         60     n  the covered pixels of the original picture, PNG
@@ -44,13 +46,14 @@ from diffpriv.faces.alignment import CANONICAL_SIZE, face_to_crop_matrix, warp_t
 from diffpriv.keyed_noise import KeyedMap, keyed_bytes
 from diffpriv.transforms.base import FaceRequest, Patch
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TIERS = {"image": 1, "keys": 2, "exact": 3}
 TASKS = {"anonymize": 0, "hide": 1}
 KEY_I_STEP = 1 / 400
 _HEADER = struct.Struct(">BBBB4fII8s16s")
 _KEY_E_SHAPE = struct.Struct(">BH")
 _KEY_I_SHAPE = struct.Struct(">BBB")
+_DETAIL_SHAPE = struct.Struct(">BBB")
 _SKETCH_SIZE = struct.Struct(">H")
 _DAMAGED = "Restore the key file from a backup."
 
@@ -68,6 +71,7 @@ class RecoveryPayload:
     crop_digest: bytes  # 16 bytes
     key_e: np.ndarray | None = None  # (depths, numbers) int8
     key_i: np.ndarray | None = None  # (channels, height, width) float32
+    detail: np.ndarray | None = None  # (channels, height, width) int8
     sketch: np.ndarray | None = None  # (numbers,) int8
     covered: np.ndarray | None = None  # (h, w, 3) uint8 RGB, the original pixels
     position: tuple[int, int] | None = None  # x, y of `covered` in the picture
@@ -141,21 +145,45 @@ def encode_image(request: FaceRequest, task: str, sketch: np.ndarray) -> bytes:
         sketch: (numbers,) int8, of `DiffPrivacyPipeline.sketch`.
     """
     header, _ = _header("image", task, 0, request)
-    mapped = KeyedMap.of(request.seed, "sketch", len(sketch)).apply(sketch)
-    # Places are shuffled, so there is nothing to find but how often each number comes: Huffman codes alone.
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
-    return header + _SKETCH_SIZE.pack(len(sketch)) + packer.compress(mapped.tobytes()) + packer.flush()
+    return header + _SKETCH_SIZE.pack(len(sketch)) + pack_numbers(sketch, request.seed, "sketch")
 
 
-def encode_keys(request: FaceRequest, task: str, key_e: np.ndarray, key_i: np.ndarray, inversion_steps: int) -> bytes:
+def encode_keys(
+    request: FaceRequest,
+    task: str,
+    key_e: np.ndarray,
+    key_i: np.ndarray,
+    inversion_steps: int,
+    detail: np.ndarray | None = None,
+) -> bytes:
     """Payload of the tier `keys`.
 
     Args:
-        key_e: (depths, numbers) int8. key_i: (channels, height, width) float32.
+        key_e: (depths, numbers) int8. key_i: (channels, height, width) float32. detail: (channels, height, width) int8.
     """
     header, _ = _header("keys", task, inversion_steps, request)
     mapped = KeyedMap.of(request.seed, "key-i", key_i.size).apply(key_i.ravel())
-    return header + _pack_key_e(key_e) + _KEY_I_SHAPE.pack(*key_i.shape) + pack_key_i(mapped)
+    body = _pack_key_e(key_e) + _KEY_I_SHAPE.pack(*key_i.shape) + pack_key_i(mapped)
+    if detail is None:
+        return header + body + _DETAIL_SHAPE.pack(0, 0, 0)
+    return header + body + _DETAIL_SHAPE.pack(*detail.shape) + pack_numbers(detail.ravel(), request.seed, "detail")
+
+
+def pack_numbers(numbers: np.ndarray, seed: bytes, label: str) -> bytes:
+    """(m,) int8 through the keyed map, compressed. Places are shuffled, so there is nothing to find but how often each number
+    comes: Huffman codes alone.
+    """
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
+    return packer.compress(KeyedMap.of(seed, label, len(numbers)).apply(numbers).tobytes()) + packer.flush()
+
+
+def _unpack_numbers(packed: bytes, count: int, seed: bytes, label: str) -> np.ndarray:
+    """The inverse. Raises ValueError or zlib.error unless the bytes are one whole stream of `count` numbers."""
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    numbers = unpacker.decompress(packed, count + 1)
+    if len(numbers) != count or not unpacker.eof or unpacker.unused_data:
+        raise ValueError("not one stream of the promised length")
+    return KeyedMap.of(seed, label, count).undo(np.frombuffer(numbers, np.int8))
 
 
 def _pack_key_e(key_e: np.ndarray) -> bytes:
@@ -241,18 +269,22 @@ def decode_payload(payload: bytes, seed: bytes) -> RecoveryPayload:
 def _read_sketch(body: bytes, seed: bytes) -> dict[str, Any]:
     """Raises ValueError, struct.error or zlib.error unless the bytes are one whole stream of the numbers promised."""
     (count,) = _SKETCH_SIZE.unpack_from(body)
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    numbers = unpacker.decompress(body[_SKETCH_SIZE.size :], count + 1)
-    if len(numbers) != count or not unpacker.eof or unpacker.unused_data:
-        raise ValueError("not one stream of the promised length")
-    return {"sketch": KeyedMap.of(seed, "sketch", count).undo(np.frombuffer(numbers, np.int8))}
+    return {"sketch": _unpack_numbers(body[_SKETCH_SIZE.size :], count, seed, "sketch")}
 
 
 def _read_keys(body: bytes, seed: bytes) -> dict[str, Any]:
-    """key-E and key-I. Raises ValueError or struct.error unless the body's length fits its shapes exactly."""
+    """key-E, key-I and detail. Raises ValueError, struct.error or zlib.error unless the body fits its shapes exactly."""
     depths, numbers = _KEY_E_SHAPE.unpack_from(body)
     end = _KEY_E_SHAPE.size + depths * numbers
     key_e = np.frombuffer(body[_KEY_E_SHAPE.size : end], np.int8).reshape(depths, numbers)
     shape = _KEY_I_SHAPE.unpack_from(body, end)
-    mapped = unpack_key_i(body[end + _KEY_I_SHAPE.size :], (math.prod(shape),))
-    return {"key_e": key_e, "key_i": KeyedMap.of(seed, "key-i", mapped.size).undo(mapped).reshape(shape)}
+    count, start = math.prod(shape), end + _KEY_I_SHAPE.size
+    end = start + 3 * count // 2
+    mapped = unpack_key_i(body[start:end], (count,))
+    arrays = {"key_e": key_e, "key_i": KeyedMap.of(seed, "key-i", count).undo(mapped).reshape(shape)}
+    detail_shape, packed = _DETAIL_SHAPE.unpack_from(body, end), body[end + _DETAIL_SHAPE.size :]
+    if any(detail_shape):
+        return arrays | {"detail": _unpack_numbers(packed, math.prod(detail_shape), seed, "detail").reshape(detail_shape)}
+    if packed:
+        raise ValueError("bytes after the last field")
+    return arrays

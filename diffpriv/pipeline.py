@@ -27,7 +27,7 @@ from diffpriv.guidance import Energy, guidance_direction, guided
 from diffpriv.identities import PULL, IdentityMaker, SyntheticIdentity
 from diffpriv.inversion import invert, regenerate
 from diffpriv.keyed_noise import candidate_seed, keyed_normal
-from diffpriv.latents import LATENT_SCALE, decode_latents, encode_crops
+from diffpriv.latents import LATENT_SCALE, decode_latents, encode_crops, encode_detail
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.clip_inverter import ClipInverter, clip_features
 from diffpriv.models.msi import MultiScaleInverter
@@ -47,11 +47,15 @@ ALONE_CONTRAST, ALONE_TEMPERATURE = 2.0, 0.9
 
 @dataclass(frozen=True, eq=False)
 class KeyOutput:
-    """Stage 1: what recovery needs. key_e (n, 3, 160) int8; key_i (n, *latent_shape) float32 or None; residual (n,) or None."""
+    """Stage 1: what recovery needs. key_e (n, 3, 160) int8; key_i (n, *latent_shape) float32 or None; residual (n,) or None.
+
+    detail: with key-I, what the latent leaves out, (n, channels, side, side) int8; None of a model that has none.
+    """
 
     key_e: torch.Tensor
-    key_i: torch.Tensor | None
-    residual: torch.Tensor | None
+    key_i: torch.Tensor | None = None
+    residual: torch.Tensor | None = None
+    detail: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +135,14 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         latent = encode_crops(self.vae, crops)
         features = self.features(crops, latent)
         if not (noise_map or preset.refinement_steps):
-            return KeyOutput(self.msi.quantise(features), None, None)
+            return KeyOutput(self.msi.quantise(features))
         nothing_around = self.nothing_around(len(crops))
         if preset.refinement_steps:
             with self._autocast():
                 features = refined(features, latent, self.msi, self.denoiser, nothing_around, steps=preset.refinement_steps)
         key_e = self.msi.quantise(features)
         if not noise_map:
-            return KeyOutput(key_e, None, None)
+            return KeyOutput(key_e)
         tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
         with self._autocast():
             output = invert(
@@ -149,7 +153,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
                 steps=preset.inversion_steps,
                 max_refinements=preset.inversion_refinements,
             )
-        return KeyOutput(key_e, output.noise_map, output.residual)
+        return KeyOutput(key_e, output.noise_map, output.residual, encode_detail(self.vae, crops))
 
     def features(self, crops: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
         """What MSI reads from crops and their latents, (n, depths, dim): key-E before it is quantised."""
@@ -343,11 +347,13 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         return IdentityEnergy(ensemble, targets, preset.margin, directions, repulsion)
 
     @torch.no_grad()
-    def recover(self, key_e: torch.Tensor, key_i: torch.Tensor, *, steps: int) -> torch.Tensor:
-        """Stage 3, tier `keys`: the original crops, (n, 3, size, size) in [-1, 1], from the two keys alone."""
+    def recover(
+        self, key_e: torch.Tensor, key_i: torch.Tensor, *, steps: int, detail: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Stage 3, tier `keys`: the original crops, (n, 3, size, size) in [-1, 1], from what `create_key` gave alone."""
         tokens = self.msi.stage_tokens(self.msi.dequantise(key_e))
         latent = regenerate(key_i, tokens, self.nothing_around(len(key_e)), self.denoiser, steps=steps)
-        return decode_latents(self.vae, latent).clamp(-1, 1)
+        return decode_latents(self.vae, latent, detail).clamp(-1, 1)
 
     @torch.no_grad()
     def sketch(self, crops: torch.Tensor, published: torch.Tensor) -> np.ndarray:

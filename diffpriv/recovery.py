@@ -104,7 +104,8 @@ def _regenerate(material: RecoveryPayload, model: str, published: np.ndarray | N
 
     if material.key_e is not None and material.key_i is not None:
         keys = on_device(material.key_e), on_device(material.key_i)
-        return to_pixels(pipeline.recover(*keys, steps=material.inversion_steps))[0]
+        detail = None if material.detail is None else on_device(material.detail)
+        return to_pixels(pipeline.recover(*keys, steps=material.inversion_steps, detail=detail))[0]
     if material.sketch is None or published is None:
         raise RecoveryError("The payload holds too little to regenerate a face.", advice="Restore the key file from a backup.")
     size = pipeline.crop_size

@@ -1,9 +1,12 @@
-"""The builtin autoencoder: 128 px face crop <-> an 8 x 16 x 16 latent, all convolutions at 32 x 32 and below.
+"""The builtin autoencoder: 128 px face crop <-> an 8 x 16 x 16 latent and its detail, all convolutions at 32 x 32 and below.
 
 A 4 x 4 pixel-unshuffle takes the place of the first two down-sampling stages of an `AutoencoderKL`, which makes it some
 ten times cheaper on a CPU. Trained with a rotation- and scale-equivariance term (after EQ-VAE, Kouzelis et al. 2025), which
 smooths the latent space and makes it easier for the diffusion model to learn.
-Deterministic: one latent per crop, no sampling.
+The latent is small so that a small denoiser can model it, and too small for everything in a sharp photo. What it leaves out
+is in a second code, the detail, which no denoiser has to make: with it the decoder gives the photo back, without it the
+decoder, trained against a discriminator (`diffpriv.training.decoder`), imagines the texture of a face that never had any.
+Deterministic: one latent and one detail per crop, no sampling.
 """
 
 from dataclasses import dataclass
@@ -13,6 +16,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 from torch.nn import functional
+
+DETAIL_LIMIT = 8  # the detail is whole numbers of -8 to 8, some 4 bits each
 
 
 @dataclass
@@ -41,8 +46,8 @@ class FaceAutoencoder(ModelMixin, ConfigMixin):
     """Encoder and decoder with a fixed latent normalisation, in diffusers' folder format.
 
     Args:
-        latent_channels: channels of the latent.
-        channels: (at 32 x 32, at 16 x 16) widths for a 128 px crop.
+        latent_channels: channels of the latent. detail_channels: of the detail, a multiple of 4; 0 is none.
+        channels: (at 32 x 32, at 16 x 16) widths for a 128 px crop. detail_width: of the detail's encoder at 32 x 32.
         encoder_blocks, decoder_blocks: residual blocks at each of the two resolutions.
         latent_mean, latent_std: per channel, measured on the training crops; `encode` subtracts and divides.
     """
@@ -59,6 +64,8 @@ class FaceAutoencoder(ModelMixin, ConfigMixin):
         patch: int = 4,
         latent_mean: list[float] | None = None,
         latent_std: list[float] | None = None,
+        detail_channels: int = 0,
+        detail_width: int = 64,
     ) -> None:
         super().__init__()
         outer, inner = channels
@@ -81,6 +88,18 @@ class FaceAutoencoder(ModelMixin, ConfigMixin):
             nn.SiLU(),
             nn.Conv2d(outer, pixels, 3, padding=1),
         )
+        if detail_channels:
+            self.texture = ResidualBlock(outer)  # of what is decoded without its detail
+            self.detail_encoder = nn.Sequential(
+                nn.Conv2d(pixels, detail_width, 3, padding=1),
+                ResidualBlock(detail_width),
+                nn.Conv2d(detail_width, 2 * detail_width, 3, stride=2, padding=1),
+                ResidualBlock(2 * detail_width),
+                nn.Conv2d(2 * detail_width, detail_channels, 1),
+            )
+            self.detail_inner = nn.Conv2d(detail_channels, inner, 3, padding=1)
+            self.detail_outer = nn.Conv2d(detail_channels // 4, outer, 3, padding=1)
+            self.detail_block = ResidualBlock(outer)
         mean = torch.tensor(latent_mean if latent_mean is not None else [0.0] * latent_channels)
         std = torch.tensor(latent_std if latent_std is not None else [1.0] * latent_channels)
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
@@ -94,9 +113,31 @@ class FaceAutoencoder(ModelMixin, ConfigMixin):
         """crop: (batch, 3, height, width) in [-1, 1], RGB, sides a multiple of 8."""
         return AutoencoderOutput((self.encode_raw(crop) - self.mean) / self.std)
 
-    def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """(batch, 3, height, width), about [-1, 1] and not clamped, so that guidance has a gradient everywhere."""
-        return functional.pixel_shuffle(self.decoder(latent * self.std + self.mean), self.patch)
+    def encode_detail(self, crop: torch.Tensor) -> torch.Tensor | None:
+        """What the latent leaves out, (batch, detail_channels, height / 8, width / 8) int8; None of an autoencoder without."""
+        return self.encode_detail_raw(crop).round().to(torch.int8) if self.config["detail_channels"] else None
+
+    def encode_detail_raw(self, crop: torch.Tensor) -> torch.Tensor:
+        """The detail before it is rounded; training needs it."""
+        return DETAIL_LIMIT * torch.tanh(self.detail_encoder(functional.pixel_unshuffle(crop, self.patch)))
+
+    def decode(self, latent: torch.Tensor, detail: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, 3, height, width), about [-1, 1] and not clamped, so that guidance has a gradient everywhere.
+
+        Args:
+            detail: rounded or not; None imagines one.
+        """
+        at_32 = self.config["decoder_blocks"] + 3  # the first layer after the pixel-shuffle
+        hidden = self.decoder[0](latent * self.std + self.mean)
+        if detail is None:
+            hidden = self.decoder[at_32:-3](self.decoder[1:at_32](hidden))
+            hidden = self.texture(hidden) if self.config["detail_channels"] else hidden
+        else:
+            told = detail.to(latent.dtype) / DETAIL_LIMIT
+            hidden = self.decoder[1:at_32](hidden + self.detail_inner(told))
+            hidden = self.decoder[at_32:-3](hidden + self.detail_outer(functional.pixel_shuffle(told, 2)))
+            hidden = self.detail_block(hidden)
+        return functional.pixel_shuffle(self.decoder[-3:](hidden), self.patch)
 
     def forward(self, crop: torch.Tensor) -> torch.Tensor:
-        return self.decode(self.encode(crop).latent)
+        return self.decode(self.encode(crop).latent, self.encode_detail(crop))

@@ -39,7 +39,7 @@ from diffpriv.schedules import scheduled_tokens
 from diffpriv.training.dataset import load_crops
 from diffpriv.training.denoiser import new_denoiser, new_scheduler, weighted_loss
 from diffpriv.training.latent_faces import LatentFaces
-from diffpriv.training.loop import TrainingRun, read_arguments
+from diffpriv.training.loop import TrainingRun, autocast, read_arguments
 from diffpriv.training.noising import TIMESTEPS, coefficients, on_schedule
 from diffpriv.training.samples import save_sample_sheet
 
@@ -180,7 +180,7 @@ def train(
         optimizer.param_groups[0]["lr"] = config.learning_rate * step.rate(config.warmup_steps, floor=0.05)
 
         # Apart from what is differentiated: autocast would hand on weights that it cast without a gradient.
-        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
+        with torch.no_grad(), autocast(device):
             stages = msi.stage_tokens(msi(clean).features + rounding)
             stages = torch.where(drop_key[..., None], msi.null_tokens, stages)
             stages[:dreamt] = _nobody(msi, scene_vector(seen[:dreamt], batch.landmarks[:dreamt]), generator)
@@ -189,7 +189,7 @@ def train(
         signal, spread = coefficients(alphas, timestep)
         noisy, target = signal * clean + spread * noise, signal * noise - spread * clean
         noisy[:dreamt] = dreams
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with autocast(device):
             told = stages[torch.arange(config.batch, device=device), stage_of(timestep)]
             predicted = unet(torch.cat([noisy, seen, mask], 1), timestep, encoder_hidden_states=told).sample.float()
         compared = (predicted[dreamt:], target[dreamt:], mask[dreamt:], batch.valid[dreamt:])  # a dream has no photo
@@ -211,12 +211,12 @@ def train(
             several = len(latents)
             renoised = signal_again * latents + spread_again * fresh  # noqa: B023 - called within the step
             seen_again = torch.cat([renoised, around.expand(several, -1, -1, -1, -1)], 2).flatten(0, 1)  # noqa: B023
-            with torch.autocast(device, dtype=torch.bfloat16):
+            with autocast(device):
                 return discriminator.features(seen_again, again.repeat(several), tokens_again.repeat(several, 1, 1))  # noqa: B023
 
         # The discriminator's turn, then the denoiser's, under the same noise.
         pairs = look(torch.stack([clean[:played], shown.detach()]))
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with autocast(device):
             told_apart = _gaps(*zip(*[one.unflatten(0, (2, -1)) for one in discriminator.judge(pairs)], strict=True))
         heads_loss = torch.stack([functional.softplus(-gap).mean() for gap in told_apart]).sum()
         warm = min(1.0, (step.index + 1) / config.warmup_steps)
@@ -227,9 +227,9 @@ def train(
         heads_loss.backward()
         torch.nn.utils.clip_grad_norm_(trunk, TRUNK_GRADIENT_NORM)
         against_optimizer.step()
-        with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16):
+        with torch.no_grad(), autocast(device):
             real = discriminator.judge(look(clean[None, :played]))
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with autocast(device):
             gaps = _gaps(discriminator.judge(look(shown[None])), real)
         believed = torch.stack([functional.softplus(-gap).mean((1, 2, 3)) for gap in gaps]).sum(0)
         low, high = config.pull_rises

@@ -17,7 +17,7 @@ from torch.nn import functional
 from diffpriv.crops import to_tensor
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.training.dataset import TrainingCrops, load_crops
-from diffpriv.training.loop import TrainingRun, read_arguments
+from diffpriv.training.loop import TrainingRun, autocast, read_arguments
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def train(crops_path: Path, out: Path, minutes: float, config: AutoencoderTraini
         choice = float(torch.rand(1, generator=generator))
         warm = min(1.0, (step.index + 1) / config.warmup_steps)
         optimizer.param_groups[0]["lr"] = config.learning_rate * warm * min(1.0, max(0.03, 2 * (1 - step.progress)))
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with autocast(device):
             latent = model.encode_raw(crops)
             scale = latent.detach().float().std()
             noise = torch.randn(latent.shape, generator=generator).to(device)

@@ -1,31 +1,105 @@
-"""Train the autoencoder's decoder further, its encoder frozen: sharper pictures from the same latents.
+"""Train the autoencoder's decoder and its detail further, the latent's encoder frozen: sharper pictures from the same latents.
 
-`python -m diffpriv.training.decoder CROPS.npz AUTOENCODER OUT --minutes 20` can run beside or after the denoiser's training,
-since the latents, and so the denoiser, stay as they are. Resumes from OUT/decoder.pt.
+`python -m diffpriv.training.decoder CROPS.npz AUTOENCODER OUT --minutes 60` can run beside or after the denoiser's training,
+since the latents, and so the denoiser, stay as they are. Resumes from OUT/decoder.pt, and writes the folder OUT/autoencoder.
+
+Half of a batch is decoded with its detail and has to be the photo again. The other half is decoded without, which is how new
+faces are: it has to be the photo when both are seen small, and a photo's equal to a discriminator that looks at patches.
+
+Source: adversarial loss on a decoder, balanced by its gradient (Esser et al. 2021, VQGAN, eq. 7); relativistic pairs
+(Jolicoeur-Martineau 2019).
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional
 
+from diffpriv.crops import to_tensor
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.training.autoencoder import measure_psnr, reconstruction_loss, to_batch
 from diffpriv.training.dataset import load_crops
-from diffpriv.training.loop import TrainingRun, read_arguments
+from diffpriv.training.loop import TrainingRun, autocast, read_arguments
 
-BATCH = 16
-LEARNING_RATE = 4e-4
-LATENT_NOISE = 0.02  # of the unit variance: what quantised keys and an imperfect denoiser bring
+PATCH = 8  # crop pixels per logit of the discriminator
 
 
-def train(crops_path: Path, autoencoder: Path, out: Path, minutes: float, seed: int, device: str) -> None:
+@dataclass(frozen=True)
+class DecoderTraining:
+    """told, imagined: samples of a batch with and without their detail; told_weight: of the former's loss. pull: of the
+    discriminator, against the imagined ones' own loss; it rises from nothing between two shares of the training. faithful: how
+    much of that loss compares every pixel. latent_noise: of the unit variance, what keys of few bits and an imperfect denoiser
+    bring.
+    """
+
+    told: int = 8
+    imagined: int = 8
+    told_weight: float = 2.0
+    detail_channels: int = 16
+    learning_rate: float = 3e-4
+    discriminator_rate: float = 3e-4
+    warmup_steps: int = 100
+    pull: float = 0.8
+    pull_rises: tuple[float, float] = (0.05, 0.15)
+    faithful: float = 0.25
+    latent_noise: float = 0.03
+    average_decay: float = 0.998
+    seed: int = 0
+
+
+def new_discriminator() -> nn.Sequential:
+    """Logits of "photo" for patches of crops, (n, 3, 128, 128) -> (n, 1, 16, 16)."""
+    return nn.Sequential(
+        nn.PixelUnshuffle(2),
+        nn.Conv2d(12, 32, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(32, 64, 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(64, 128, 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(128, 128, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(128, 1, 1),
+    )
+
+
+def with_detail(autoencoder: FaceAutoencoder, channels: int) -> FaceAutoencoder:
+    """The same autoencoder with a detail that does nothing yet; one that has a detail, as it is."""
+    if autoencoder.config["detail_channels"]:
+        return autoencoder
+    facts = {name: value for name, value in autoencoder.config.items() if not name.startswith("_")}
+    larger = FaceAutoencoder(**facts | {"detail_channels": channels})
+    larger.load_state_dict(autoencoder.state_dict(), strict=False)
+    silent: Any = [larger.detail_inner, larger.detail_outer, larger.detail_block.conv2, larger.texture.conv2]
+    for layer in silent:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return larger
+
+
+def coarse(crops: torch.Tensor) -> torch.Tensor:
+    return functional.avg_pool2d(crops, 4)
+
+
+def train(
+    crops_path: Path, autoencoder: Path, out: Path, minutes: float, device: str, config: DecoderTraining | None = None
+) -> dict[str, Any]:
+    """What came of it: steps, PSNR with the detail, and how sharp pictures are with and without it."""
+    config = config or DecoderTraining()
     data = load_crops(crops_path)
     training_rows, held_out_rows = data.split()
-    torch.manual_seed(seed)
-    model = FaceAutoencoder.from_pretrained(autoencoder, torch_dtype=torch.float32, low_cpu_mem_usage=False).to(device)
+    torch.manual_seed(config.seed)
+    exact = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    model = with_detail(FaceAutoencoder.from_pretrained(autoencoder, **exact), config.detail_channels).to(device)
     model.encoder.requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    trained = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    discriminator = new_discriminator().to(device)
+    against_optimizer = torch.optim.Adam(discriminator.parameters(), lr=config.discriminator_rate, betas=(0.0, 0.99))
 
     def write_model() -> None:
         finished = FaceAutoencoder.from_config(model.config)
@@ -33,27 +107,73 @@ def train(crops_path: Path, autoencoder: Path, out: Path, minutes: float, seed: 
         finished.half().save_pretrained(out / "autoencoder")
 
     run = TrainingRun(
-        out / "decoder.pt", {"model": model}, optimizer, minutes=minutes, decay=0.998, seed=seed, write=write_model
+        out / "decoder.pt",
+        {"model": model},
+        optimizer,
+        minutes=minutes,
+        decay=config.average_decay,
+        seed=config.seed,
+        write=write_model,
+        others={"discriminator": discriminator, "against": against_optimizer},
     )
+    told, batch = config.told, config.told + config.imagined
     for step in run.steps():
         generator = step.generator
-        rows = training_rows[torch.randint(len(training_rows), (BATCH,), generator=generator).numpy()]
+        rows = training_rows[torch.randint(len(training_rows), (batch,), generator=generator).numpy()]
         crops, valid = to_batch(data, rows, generator, device)
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * step.rate(50, floor=0.01)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            with torch.no_grad():
-                latent = model.encode(crops).latent
-                latent = latent + LATENT_NOISE * torch.randn(latent.shape, generator=generator).to(device)
-            loss = reconstruction_loss(model.decode(latent).float(), crops, valid)
-        run.descend(loss)
-    trained = FaceAutoencoder.from_pretrained(out / "autoencoder", torch_dtype=torch.float32, low_cpu_mem_usage=False)
-    psnr = measure_psnr(trained.to(device).eval(), data, held_out_rows, device)
-    print(json.dumps({"steps": run.step, "minutes": round(run.spent / 60, 1), "held_out_psnr_db": round(psnr, 2)}))
+        optimizer.param_groups[0]["lr"] = config.learning_rate * step.rate(config.warmup_steps, floor=0.01)
+        with torch.no_grad():
+            latent = model.encode(crops).latent
+            latent = latent + config.latent_noise * torch.randn(latent.shape, generator=generator).to(device)
+        with autocast(device):
+            detail = model.encode_detail_raw(crops[:told])
+            rounding = (torch.rand(detail.shape, generator=generator) - 0.5).to(device)
+            recovered = model.decode(latent[:told], detail + rounding).float()
+            imagined = model.decode(latent[told:]).float()
+        recovered_loss = reconstruction_loss(recovered, crops[:told], valid[:told])
+        photos, weight = crops[told:], valid[told:]
+        close = reconstruction_loss(imagined, photos, weight)
+        small = reconstruction_loss(coarse(imagined), coarse(photos), coarse(weight))
+        own_loss = config.faithful * close + (1 - config.faithful) * small
+
+        # The discriminator's turn, then the decoder's.
+        patches = functional.avg_pool2d(weight, PATCH)
+        with autocast(device):
+            real = discriminator(photos).float()
+            gap = real - discriminator(imagined.detach()).float()
+        against_optimizer.zero_grad(set_to_none=True)
+        (functional.softplus(-gap) * patches).mean().backward()
+        against_optimizer.step()
+        with autocast(device):
+            made = discriminator(imagined).float()
+        believed = (functional.softplus(real.detach() - made) * patches).mean()
+        (own,) = torch.autograd.grad(own_loss, imagined, retain_graph=True)
+        (against,) = torch.autograd.grad(believed, imagined)
+        low, high = config.pull_rises
+        pull = config.pull * min(1.0, max(0.0, (step.progress - low) / (high - low)))
+        balanced = own + pull * own.norm() / against.norm().clamp(min=1e-12) * against
+        shown = {"recovered": recovered_loss, "imagined": close, "told_apart": (gap > 0).float().mean()}
+        run.descend(config.told_weight * recovered_loss + (imagined * balanced).sum(), shown=shown)
+    finished = FaceAutoencoder.from_pretrained(out / "autoencoder", **exact).to(device).eval()
+    psnr = measure_psnr(finished, data, held_out_rows, device)
+    some = to_tensor(data.crops[held_out_rows[:128]], device)
+    with torch.no_grad():
+        imagined = finished.decode(finished.encode(some).latent)
+    fine = {"photos": sharpness(some), "with detail": sharpness(finished(some)), "imagined": sharpness(imagined)}
+    return {"steps": run.step, "minutes": round(run.spent / 60, 1), "held_out_psnr_db": round(psnr, 2), "sharpness": fine}
+
+
+def sharpness(crops: torch.Tensor) -> float:
+    """Mean absolute Laplacian of the luminance, of crops in [-1, 1]."""
+    grey = crops.detach().mean(1, keepdim=True)
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=crops.device)[None, None]
+    return round(float(functional.conv2d(grey, kernel).abs().mean()), 4)
 
 
 def main() -> None:
-    arguments = read_arguments(__doc__, "crops", "autoencoder", "out", minutes=20.0)
-    train(arguments.crops, arguments.autoencoder, arguments.out, arguments.minutes, arguments.seed, arguments.device)
+    arguments = read_arguments(__doc__, "crops", "autoencoder", "out", minutes=60.0)
+    config = DecoderTraining(seed=arguments.seed)
+    print(json.dumps(train(arguments.crops, arguments.autoencoder, arguments.out, arguments.minutes, arguments.device, config)))
 
 
 if __name__ == "__main__":

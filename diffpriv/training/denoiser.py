@@ -21,7 +21,7 @@ from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import QUANTISATION_STEP, MultiScaleInverter, stage_of
 from diffpriv.training.dataset import load_crops
 from diffpriv.training.latent_faces import LatentFaces
-from diffpriv.training.loop import TrainingRun, read_arguments
+from diffpriv.training.loop import TrainingRun, autocast, read_arguments
 from diffpriv.training.noising import coefficients, even_timesteps
 from diffpriv.training.samples import save_sample_sheet
 
@@ -112,7 +112,7 @@ def train(crops_path: Path, autoencoder_path: Path, out: Path, minutes: float, c
         mask = torch.where(drop_context, torch.ones_like(faces.face), faces.face)
         seen = torch.where(drop_context, faces.nothing, batch.seen)
         optimizer.param_groups[0]["lr"] = config.learning_rate * step.rate(config.warmup_steps, floor=0.02)
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with autocast(device):
             tokens = msi.stage_tokens(msi(batch.clean).features + rounding)
             tokens = tokens[torch.arange(config.batch, device=device), stage_of(timestep)]
             tokens = torch.where(drop_key, msi.null_tokens, tokens)

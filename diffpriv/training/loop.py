@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from diffpriv.arithmetic import resolve_arithmetic
 from diffpriv.training.checkpoint import ParameterAverage, load_checkpoint, save_checkpoint
 
 LONGEST_STEP = 5.0  # seconds; beyond it the process was paused (SIGSTOP), which is not training time
@@ -133,6 +134,11 @@ class TrainingRun:
         save_checkpoint(self._checkpoint, state)
         if self._write is not None:
             self._write()
+
+
+def autocast(device: str) -> torch.autocast:
+    """Convolutions and products in bfloat16, where the device has instructions for it; elsewhere it would only be slower."""
+    return torch.autocast(device, torch.bfloat16, enabled=resolve_arithmetic("auto", torch.device(device)) == torch.bfloat16)
 
 
 def read_arguments(description: str | None, *places: str, minutes: float) -> argparse.Namespace:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from diffpriv.arithmetic import resolve_arithmetic
 from diffpriv.config import TransformConfig
 from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.detectors import load_detector
@@ -175,8 +176,9 @@ class DiffPrivacyTransform:
     def _payload(self, request: FaceRequest, key: KeyOutput, row: int) -> bytes:
         """Material of the tier `keys`, the same whatever becomes of the face; b"" for the others."""
         if self.config.recovery == "keys" and key.key_i is not None:
+            detail = None if key.detail is None else key.detail[row].cpu().numpy()
             arrays = key.key_e[row].cpu().numpy(), key.key_i[row].cpu().numpy()
-            return encode_keys(request, self.config.task, *arrays, self.preset.inversion_steps)
+            return encode_keys(request, self.config.task, *arrays, self.preset.inversion_steps, detail)
         return b""
 
     def _payloads_after(self, padded: Sequence["_Face"], patches: Sequence[Patch]) -> list[bytes]:
@@ -228,17 +230,6 @@ class _Face:
 
 def _padded(items: list, size: int) -> list:
     return items + [items[-1]] * (size - len(items))
-
-
-def resolve_arithmetic(name: str, device: torch.device) -> torch.dtype:
-    """What "auto" means on this machine: bfloat16 where its instructions exist, float32 elsewhere."""
-    if name == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        name = "bfloat16" if fast else "float32"
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def load_diffprivacy_transform(config: TransformConfig) -> DiffPrivacyTransform:

@@ -53,6 +53,28 @@ def test_key_e_and_geometry_come_back_as_stored():
     assert np.array_equal(material.matrix, stored_matrix(request))
 
 
+def test_detail_comes_back_as_stored_and_under_another_seed_as_something_else():
+    rng = np.random.default_rng(2)
+    detail = np.rint(8 * np.tanh(rng.normal(0, 0.5, (16, 16, 16)))).astype(np.int8)
+    noise = keyed_normal(SEED, "key-i", (8, 16, 16))
+    payload = encode_keys(request_at(200, 150), "anonymize", np.zeros((3, 160), np.int8), noise, 4, detail)
+    assert len(payload) < 6500
+    material = decode_payload(payload, SEED)
+    assert np.array_equal(material.detail, detail)
+    assert np.abs(material.key_i - noise).max() <= 0.5 / 400 + 1e-6
+    wrong = decode_payload(payload, bytes([SEED[0] ^ 1]) + SEED[1:]).detail
+    assert abs(np.corrcoef(wrong.ravel(), detail.ravel())[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("damage", [lambda body: body[:-1], lambda body: body + b"x"])
+@pytest.mark.parametrize("detail", [None, np.zeros((16, 16, 16), np.int8)])
+def test_a_damaged_detail_is_refused(damage, detail):
+    noise = np.zeros((8, 16, 16), np.float32)
+    payload = encode_keys(request_at(200, 150), "anonymize", np.zeros((3, 160), np.int8), noise, 4, detail)
+    with pytest.raises(RecoveryError, match="damaged"):
+        decode_payload(damage(payload), SEED)
+
+
 def test_key_i_read_under_another_seed_is_unrelated():
     noise = keyed_normal(SEED, "key-i", (8, 16, 16))
     payload = encode_keys(request_at(200, 150), "anonymize", np.zeros((3, 160), np.int8), noise, 4)
