@@ -3,7 +3,7 @@ faces are decoded.
 
     python -m benchmarks.autoencoder PHOTOS [--model builtin]
 
-Prints PSNR (mean over aligned 128 px crops, 8 bit), how sharp they are (mean absolute Laplacian, against the photos' own), and
+Prints PSNR (mean over aligned 128 px crops, 8 bit), how sharp they are (mean absolute Laplacian in levels of 255), and
 how many bytes a face's detail takes as it is stored.
 """
 
@@ -17,9 +17,9 @@ import torch
 from benchmarks.photos import LabelledCrops, load_photos
 from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.latents import decode_latents, encode_crops, encode_detail
+from diffpriv.metrics.images import sharpness
 from diffpriv.payloads import pack_numbers
 from diffpriv.recovery import psnr
-from diffpriv.training.decoder import sharpness
 from diffpriv.weights import load_pipeline, resolve_model
 
 BATCH = 32
@@ -38,12 +38,12 @@ def measure(data: LabelledCrops, model: str) -> dict:
             made["with detail"].append(to_pixels(decode_latents(vae, latent, detail)))
             sizes += [len(pack_numbers(one.numpy().ravel(), SEED, "detail")) for one in detail]
         made["without"].append(to_pixels(decode_latents(vae, latent)))
-    report: dict = {"faces": len(data.crops), "photos": {"sharpness": sharpness(to_tensor(data.crops))}}
+    report: dict = {"faces": len(data.crops), "photos": {"sharpness": round(sharpness(data.crops), 2)}}
     for name, parts in made.items():
         if parts:
-            crops_made = np.concatenate(parts)
-            decibels = [psnr(one, two) for one, two in zip(crops_made, data.crops, strict=True)]
-            report[name] = {"psnr_db": round(float(np.mean(decibels)), 2), "sharpness": sharpness(to_tensor(crops_made))}
+            decoded = np.concatenate(parts)
+            decibels = [psnr(one, two) for one, two in zip(decoded, data.crops, strict=True)]
+            report[name] = {"psnr_db": round(float(np.mean(decibels)), 2), "sharpness": round(sharpness(decoded), 2)}
     return report | ({"detail_bytes": round(float(np.mean(sizes)))} if sizes else {})
 
 

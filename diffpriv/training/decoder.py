@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from diffpriv.crops import to_tensor
+from diffpriv.crops import to_pixels, to_tensor
+from diffpriv.metrics.images import sharpness
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.training.autoencoder import measure_psnr, reconstruction_loss, to_batch
 from diffpriv.training.dataset import load_crops
@@ -156,18 +157,12 @@ def train(
         run.descend(config.told_weight * recovered_loss + (imagined * balanced).sum(), shown=shown)
     finished = FaceAutoencoder.from_pretrained(out / "autoencoder", **exact).to(device).eval()
     psnr = measure_psnr(finished, data, held_out_rows, device)
-    some = to_tensor(data.crops[held_out_rows[:128]], device)
+    some = data.crops[held_out_rows[:128]]
     with torch.no_grad():
-        imagined = finished.decode(finished.encode(some).latent)
-    fine = {"photos": sharpness(some), "with detail": sharpness(finished(some)), "imagined": sharpness(imagined)}
+        crops = to_tensor(some, device)
+        imagined = to_pixels(finished.decode(finished.encode(crops).latent))
+    fine = {"photos": round(sharpness(some), 2), "imagined": round(sharpness(imagined), 2)}
     return {"steps": run.step, "minutes": round(run.spent / 60, 1), "held_out_psnr_db": round(psnr, 2), "sharpness": fine}
-
-
-def sharpness(crops: torch.Tensor) -> float:
-    """Mean absolute Laplacian of the luminance, of crops in [-1, 1]."""
-    grey = crops.detach().mean(1, keepdim=True)
-    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=crops.device)[None, None]
-    return round(float(functional.conv2d(grey, kernel).abs().mean()), 4)
 
 
 def main() -> None:
