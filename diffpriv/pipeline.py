@@ -246,6 +246,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
                 guide=guide,
                 guide_every=preset.guidance_every,
                 guide_above=preset.guidance_above,
+                guide_last=preset.guidance_last,
                 keep=None if self.denoiser.sees_surroundings else self._keep(crops, noise),
                 renew=draw if few_steps else None,
             )

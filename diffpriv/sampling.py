@@ -42,6 +42,7 @@ def sample(
     guide: Guide | None = None,
     guide_every: int = 1,
     guide_above: int = 0,
+    guide_last: int = 0,
     keep: Keep | None = None,
     renew: Draw | None = None,
 ) -> torch.Tensor:
@@ -54,7 +55,8 @@ def sample(
             there. They tell of somebody else's hair, background and tone too, which are the surroundings' to decide. None is
             everywhere, mean and all.
         guide: applied after each `guide_every`-th of the steps from timestep `guide_above` to GUIDED_BELOW, counted from
-            the last of these. What later steps make of it is a face again. keep: after every step.
+            the last of these. What later steps make of it is a face again. guide_last: times that it is applied to the finished
+            latent. keep: after every step.
         renew: each step takes new noise to the clean estimate instead of following the predicted one, so that a step mends what
             the one before got wrong; for a denoiser whose estimates are faces rather than means of faces.
     """
@@ -74,6 +76,9 @@ def sample(
             state = guide(state, prediction.clean)
         if keep is not None:
             state = keep(state, following)
+    if guide is not None:
+        for _ in range(guide_last):
+            state = guide(state, state)
     return state
 
 
