@@ -141,7 +141,8 @@ def keys_rows(transform: DiffPrivacyTransform, originals: np.ndarray) -> Iterato
     keys = [pipeline.create_key(to_tensor([crop], pipeline.device), preset) for crop in originals]
     key_e = np.concatenate([key.key_e.cpu().numpy() for key in keys])
     noise = np.concatenate([key.key_i.cpu().numpy() for key in keys if key.key_i is not None])
-    stored = {"key-i": noise, "detail": np.concatenate([key.detail.cpu().numpy() for key in keys if key.detail is not None])}
+    details = [key.detail.cpu().numpy() for key in keys if key.detail is not None]
+    stored = {"key-i": noise} | ({"detail": np.concatenate(details)} if details else {})
     mapped: dict[str, np.ndarray] = {}
     readings: dict[str, dict[str, Maps]] = {}  # by label: ways to read the numbers, right and wrong
     for label, numbers in stored.items():
@@ -153,14 +154,14 @@ def keys_rows(transform: DiffPrivacyTransform, originals: np.ndarray) -> Iterato
 
     def recovered(embeddings: np.ndarray, face_key: str, *, own: bool = True) -> np.ndarray:
         """own: the numbers are this person's; else another's, whose face key is the right one."""
-        arrays = []
+        arrays = {"key-e": torch.from_numpy(embeddings.copy()).to(pipeline.device)}
         for label, numbers in stored.items():
             keyed = readings[label][face_key]
             owners = keyed if own or face_key != "right" else keyed[-1:] + keyed[:-1]
-            undone_ = undone(mapped[label] if own else another(mapped[label]), owners).reshape(numbers.shape)
-            arrays.append(torch.from_numpy(undone_).to(pipeline.device))
-        key_e_ = torch.from_numpy(embeddings.copy()).to(pipeline.device)
-        return to_pixels(pipeline.recover(key_e_, arrays[0], steps=preset.inversion_steps, detail=arrays[1]))
+            read = undone(mapped[label] if own else another(mapped[label]), owners).reshape(numbers.shape)
+            arrays[label] = torch.from_numpy(read).to(pipeline.device)
+        keys = arrays["key-e"], arrays["key-i"]
+        return to_pixels(pipeline.recover(*keys, steps=preset.inversion_steps, detail=arrays.get("detail")))
 
     for own_i in (True, False):
         for own_e in (True, False):

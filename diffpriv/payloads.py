@@ -21,7 +21,7 @@ A payload is sealed under its face's record before it leaves the worker; in the 
        1.5*c*h*w  key-I through the map "key-i", numbers of 12 bits in pairs (3 bytes a pair), two's complement, in steps of
                   1/400 (builtin: 8 x 16 x 16)
                3  detail's channels, height, width: one byte each; 0, 0, 0 where the model has none
-               n  detail, int8 through the map "detail", then raw DEFLATE (builtin: 16 x 16 x 16 in about 2,000 bytes)
+               n  detail, int8 through the map "detail", then raw DEFLATE (builtin: 16 x 16 x 16 in about 1,830 bytes)
     exact:
         52     8  patch position x, y: two uint32
         60     n  the covered pixels of the original picture, PNG

@@ -11,7 +11,7 @@ from diffpriv.generation import generate_faces
 from diffpriv.models.autoencoder import DETAIL_LIMIT, FaceAutoencoder
 from diffpriv.recovery import psnr
 from diffpriv.training.dataset import TrainingCrops, save_crops
-from diffpriv.training.decoder import train, with_detail
+from diffpriv.training.decoder import DecoderTraining, train, with_detail
 from diffpriv.weights import builtin_folder, load_pipeline
 from tests.diffpriv.face_pictures import astronaut, group_photo
 
@@ -73,8 +73,9 @@ def test_training_the_decoder_leaves_the_latents_alone_and_goes_on_where_it_was_
     valid, landmarks = np.full((len(faces), 128, 128), 255, np.uint8), np.zeros((len(faces), 5, 2), np.float32)
     save_crops(tmp_path / "crops.npz", TrainingCrops(faces, valid, landmarks, np.arange(len(faces)), held_out=2))
     small().save_pretrained(tmp_path / "start")
-    first = train(tmp_path / "crops.npz", tmp_path / "start", tmp_path / "run", minutes=0.02, device="cpu")
-    second = train(tmp_path / "crops.npz", tmp_path / "start", tmp_path / "run", minutes=0.04, device="cpu")
+    places = tmp_path / "crops.npz", tmp_path / "start", tmp_path / "run"
+    first = train(*places, 0.02, DecoderTraining(), "cpu")
+    second = train(*places, 0.04, DecoderTraining(), "cpu")
     assert second["steps"] > first["steps"] > 0
     trained = FaceAutoencoder.from_pretrained(tmp_path / "run" / "autoencoder", torch_dtype=torch.float32).eval()
     crops = to_tensor(faces)
