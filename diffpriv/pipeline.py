@@ -112,6 +112,14 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         side = int(self.unet.config["sample_size"])
         return int(self.unet.config["out_channels"]), side, side
 
+    @property
+    def key_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...] | None]:
+        """Of one face's key-E, key-I and detail, None without."""
+        depths, features = self.msi.prior_mean.shape[-2:]
+        channels = self.vae.config.get("detail_channels") or 0
+        detail = (channels, *self.latent_shape[1:]) if channels else None
+        return (depths, features), self.latent_shape, detail
+
     def surroundings(self, crops: torch.Tensor, landmarks: np.ndarray) -> Surroundings:
         """What the denoiser may see of these crops, see `scenes.seen_around`, and where it is blanked."""
         blank = torch.from_numpy(blank_mask(crops.shape[-1])).to(crops)[None, None]

@@ -103,6 +103,7 @@ def _regenerate(material: RecoveryPayload, model: str, published: np.ndarray | N
         return torch.from_numpy(array.copy())[None].to(pipeline.device)
 
     if material.key_e is not None and material.key_i is not None:
+        _require_fit(pipeline, material.key_e, material.key_i, material.detail)
         keys = on_device(material.key_e), on_device(material.key_i)
         detail = None if material.detail is None else on_device(material.detail)
         return to_pixels(pipeline.recover(*keys, steps=material.inversion_steps, detail=detail))[0]
@@ -117,6 +118,16 @@ def _regenerate(material: RecoveryPayload, model: str, published: np.ndarray | N
             f"The sketch's {len(material.sketch)} numbers do not fit this model.",
             advice="Give the model that protected the face.",
         ) from error
+
+
+def _require_fit(pipeline: "DiffPrivacyPipeline", key_e: np.ndarray, key_i: np.ndarray, detail: np.ndarray | None) -> None:
+    """Raises RecoveryError for keys of another model's shapes; those of another model of the same shapes cannot be told."""
+    given = key_e.shape, key_i.shape, None if detail is None else detail.shape
+    if given != pipeline.key_shapes:
+        raise RecoveryError(
+            f"The payload's keys have the shapes {given}; this model's have {pipeline.key_shapes}.",
+            advice="Give the model that protected the face.",
+        )
 
 
 @lru_cache(maxsize=1)

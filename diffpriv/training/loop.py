@@ -23,7 +23,7 @@ from torch import nn
 from diffpriv.arithmetic import resolve_arithmetic
 from diffpriv.training.checkpoint import ParameterAverage, load_checkpoint, save_checkpoint
 
-LONGEST_STEP = 5.0  # seconds; beyond it the process was paused (SIGSTOP), which is not training time
+LONGEST_STEP = 60.0  # seconds; beyond it the process was paused (SIGSTOP), which is not training time
 GRADIENT_NORM = 1.0
 
 

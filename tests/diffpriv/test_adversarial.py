@@ -61,7 +61,7 @@ def test_a_cut_training_goes_on_with_its_discriminator_and_its_optimisers(tmp_pa
     pipeline.msi.save_pretrained(start / "msi")
 
     def go_on(minutes: float) -> dict:
-        config = AdversarialTraining(batch=4, alone=1, blind=1, warmup_steps=1)
+        config = AdversarialTraining(batch=6, dreamt=2, alone=2, alone_dreamt=1, blind=1, warmup_steps=1)
         train(tmp_path / "crops.npz", builtin_folder() / "vae", start, tmp_path / "run", minutes, config, "cpu")
         return load_checkpoint(tmp_path / "run" / "checkpoint.pt")
 

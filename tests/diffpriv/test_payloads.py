@@ -141,3 +141,20 @@ def test_a_picture_of_another_size_is_refused():
     request = request_at(200, 150)
     with pytest.raises(RecoveryError, match="400 x 300"):
         recover_face(encode_exact(request, fill_patch(request)), SEED, request.image[:200])
+
+
+@pytest.mark.parametrize(
+    ("key_e", "key_i", "detail"),
+    [
+        ((2, 160), (8, 16, 16), (16, 16, 16)),
+        ((3, 160), (8, 32, 32), (16, 16, 16)),
+        ((3, 160), (8, 16, 16), (8, 16, 16)),
+        ((3, 160), (8, 16, 16), None),
+    ],
+)
+def test_keys_of_a_model_of_another_shape_are_refused(key_e, key_i, detail):
+    numbers = np.zeros(key_i, np.float32), 4, None if detail is None else np.zeros(detail, np.int8)
+    payload = encode_keys(request_at(200, 150), "anonymize", np.zeros(key_e, np.int8), *numbers)
+    with pytest.raises(RecoveryError, match="shapes") as caught:
+        recover_face(payload, SEED, None)
+    assert "model that protected" in caught.value.advice
