@@ -41,7 +41,7 @@ from diffpriv.schedules import scheduled_tokens
 from diffpriv.sketches import apply_sketch, face_places, make_sketch
 
 # Of faces that are generated alone.
-ALONE_STEPS, ALONE_FEW_STEPS = 14, 6
+ALONE_STEPS, ALONE_FEW_STEPS = 14, 10
 ALONE_CONTRAST, ALONE_TEMPERATURE = 2.0, 0.8
 
 
