@@ -25,8 +25,11 @@ def crops(pipeline) -> torch.Tensor:
     """Three people who do not exist."""
     prior = torch.from_numpy(keyed_normal(bytes(32), "people", (3, int(pipeline.msi.config["prior_rank"]))))
     features = pipeline.msi.features_of_nobody(prior)
-    noise = torch.from_numpy(keyed_normal(bytes(32), "noise", (8, 3, *pipeline.latent_shape)))
-    return pipeline.generate(features, lambda step: noise[step]).clamp(-1, 1)
+
+    def draw(step: int) -> torch.Tensor:
+        return torch.from_numpy(keyed_normal(bytes(32), f"noise/{step}", (3, *pipeline.latent_shape)))
+
+    return pipeline.generate(features, draw).clamp(-1, 1)
 
 
 @torch.no_grad()
