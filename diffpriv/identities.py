@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from diffpriv.pipeline import DiffPrivacyPipeline
 
 CANDIDATES = 4
-# Noise maps, one for each of the few steps of sampling; the last stands in for any later one.
-DRAWS = 12
+DRAWS = 12  # noise maps, one for each of the few steps of sampling
 PULL = 3.0  # weight of the identity's embedding in the energy, against 1 for the push away from the original
 REMEMBERED = 1024  # identities per process, about 100 KB each, and 4 KB more with a guide of 1,024 numbers
 
@@ -35,6 +34,11 @@ class SyntheticIdentity:
     traits: torch.Tensor
     noise: torch.Tensor
     embeddings: list[torch.Tensor]
+
+
+def noise_of_step(noise: torch.Tensor, index: int) -> torch.Tensor:
+    """Of noise maps by step (DRAWS, ...) the one that step `index` takes; the last for any later one."""
+    return noise[min(index, len(noise) - 1)]
 
 
 class IdentityMaker:
@@ -66,7 +70,7 @@ class IdentityMaker:
         features = msi.features_of_nobody(traits, average)
         drawn = keyed_normal(seed, "identity/noise", (DRAWS, CANDIDATES, *pipeline.latent_shape))
         noise = torch.from_numpy(drawn).to(pipeline.device)
-        crops = pipeline.generate(features, lambda step: noise[min(step, DRAWS - 1)]).clamp(-1, 1)
+        crops = pipeline.generate(features, lambda step: noise_of_step(noise, step)).clamp(-1, 1)
         embedded = pipeline.embed(crops)
         # All of a recogniser's embeddings point roughly one way; the candidates' mean tells which.
         chosen = int((embedded[0] @ embedded[0].mean(0)).argmin())

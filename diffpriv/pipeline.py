@@ -24,7 +24,7 @@ from diffpriv.faces.compositing import face_mask, skin_weight
 from diffpriv.faces.marks import landmark_marks
 from diffpriv.faces.masks import blank_mask
 from diffpriv.guidance import Energy, guidance_direction, guided
-from diffpriv.identities import PULL, IdentityMaker, SyntheticIdentity
+from diffpriv.identities import PULL, IdentityMaker, SyntheticIdentity, noise_of_step
 from diffpriv.inversion import invert, regenerate
 from diffpriv.keyed_noise import candidate_seed, keyed_normal
 from diffpriv.latents import LATENT_SCALE, decode_latents, encode_crops, encode_detail
@@ -222,7 +222,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         def draw(index: int) -> torch.Tensor:
             drawn = self._keyed_normal(seeds, f"start/{attempt}" if not index else f"step/{attempt}/{index}", self.latent_shape)
             for row, person in people.items():
-                drawn[row] = person.noise[min(index, len(person.noise) - 1)]
+                drawn[row] = noise_of_step(person.noise, index)
             return preset.temperature * drawn
 
         nobody = self._features_of_nobody(traits, surroundings, landmarks)

@@ -5,9 +5,6 @@ since the latents, and so the denoiser, stay as they are. Resumes from OUT/decod
 
 Half of a batch is decoded with its detail and has to be the photo again. The other half is decoded without, which is how new
 faces are: it has to be the photo when both are seen small, and a photo's equal to a discriminator that looks at patches.
-
-Source: adversarial loss on a decoder, balanced by its gradient (Esser et al. 2021, VQGAN, eq. 7); relativistic pairs
-(Jolicoeur-Martineau 2019).
 """
 
 import json
@@ -25,8 +22,7 @@ from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.training.autoencoder import measure_psnr, reconstruction_loss, to_batch
 from diffpriv.training.dataset import load_crops
 from diffpriv.training.loop import TrainingRun, autocast, read_arguments
-
-PATCH = 8  # crop pixels per logit of the discriminator
+from diffpriv.training.patches import PatchDiscriminator, balanced, risen
 
 
 @dataclass(frozen=True)
@@ -50,22 +46,6 @@ class DecoderTraining:
     latent_noise: float = 0.03
     average_decay: float = 0.998
     seed: int = 0
-
-
-def new_discriminator() -> nn.Sequential:
-    """Logits of "photo" for patches of crops, (n, 3, 128, 128) -> (n, 1, 16, 16)."""
-    return nn.Sequential(
-        nn.PixelUnshuffle(2),
-        nn.Conv2d(12, 32, 3, padding=1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(32, 64, 4, stride=2, padding=1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(64, 128, 4, stride=2, padding=1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(128, 128, 3, padding=1),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(128, 1, 1),
-    )
 
 
 def with_detail(autoencoder: FaceAutoencoder, channels: int) -> FaceAutoencoder:
@@ -98,8 +78,7 @@ def train(
     model.encoder.requires_grad_(False)
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    discriminator = new_discriminator().to(device)
-    against_optimizer = torch.optim.Adam(discriminator.parameters(), lr=config.discriminator_rate, betas=(0.0, 0.99))
+    discriminator = PatchDiscriminator(config.discriminator_rate, device)
 
     def write_model() -> None:
         finished = FaceAutoencoder.from_config(model.config)
@@ -114,7 +93,7 @@ def train(
         decay=config.average_decay,
         seed=config.seed,
         write=write_model,
-        others={"discriminator": discriminator, "against": against_optimizer},
+        others={"discriminator": discriminator.network, "against": discriminator.optimizer},
     )
     told, batch = config.told, config.told + config.imagined
     for step in run.steps():
@@ -136,24 +115,12 @@ def train(
         small = reconstruction_loss(coarse(imagined), coarse(photos), coarse(weight))
         own_loss = config.faithful * close + (1 - config.faithful) * small
 
-        # The discriminator's turn, then the decoder's.
-        patches = functional.avg_pool2d(weight, PATCH)
-        with autocast(device):
-            real = discriminator(photos).float()
-            gap = real - discriminator(imagined.detach()).float()
-        against_optimizer.zero_grad(set_to_none=True)
-        (functional.softplus(-gap) * patches).mean().backward()
-        against_optimizer.step()
-        with autocast(device):
-            made = discriminator(imagined).float()
-        believed = (functional.softplus(real.detach() - made) * patches).mean()
-        (own,) = torch.autograd.grad(own_loss, imagined, retain_graph=True)
-        (against,) = torch.autograd.grad(believed, imagined)
-        low, high = config.pull_rises
-        pull = config.pull * min(1.0, max(0.0, (step.progress - low) / (high - low)))
-        balanced = own + pull * own.norm() / against.norm().clamp(min=1e-12) * against
-        shown = {"recovered": recovered_loss, "imagined": close, "told_apart": (gap > 0).float().mean()}
-        run.descend(config.told_weight * recovered_loss + (imagined * balanced).sum(), shown=shown)
+        against, told_apart = discriminator.play(photos, imagined, weight)
+        (own,) = torch.autograd.grad(own_loss, imagined)
+        pull = risen(config.pull, config.pull_rises, step.progress)
+        gradient = balanced(own, against, pull, own.norm())
+        shown = {"recovered": recovered_loss, "imagined": close, "told_apart": told_apart.mean()}
+        run.descend(config.told_weight * recovered_loss + (imagined * gradient).sum(), shown=shown)
     finished = FaceAutoencoder.from_pretrained(out / "autoencoder", **exact).to(device).eval()
     psnr = measure_psnr(finished, data, held_out_rows, device)
     some = data.crops[held_out_rows[:128]]

@@ -6,7 +6,7 @@ those of new faces are a little off in ways of their own, which it shows as a fi
 through this block, and stays as it is to the bit. Resumes from OUT/texture.pt, and writes the folder OUT/autoencoder.
 
 New faces have to be what they were when seen small, and a photo's equal to a discriminator that looks at patches; so have
-photos decoded without their detail. Source: as `diffpriv.training.decoder`.
+photos decoded without their detail.
 """
 
 import copy
@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch.nn import functional
 
 from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.denoising import Denoiser, Surroundings
@@ -30,9 +29,10 @@ from diffpriv.sampling import Conditions, sample
 from diffpriv.scenes import scene_vector
 from diffpriv.training.autoencoder import reconstruction_loss, to_batch
 from diffpriv.training.dataset import TrainingCrops, load_crops
-from diffpriv.training.decoder import PATCH, coarse, new_discriminator
+from diffpriv.training.decoder import coarse
 from diffpriv.training.latent_faces import LatentFaces
 from diffpriv.training.loop import TrainingRun, autocast, read_arguments
+from diffpriv.training.patches import PatchDiscriminator, balanced, risen
 
 SAMPLED = 32  # new faces to a batch while the pool is made
 
@@ -110,8 +110,7 @@ def train(
 
     torch.manual_seed(config.seed)
     optimizer = torch.optim.AdamW(trained.texture.parameters(), lr=config.learning_rate, betas=(0.5, 0.98), weight_decay=0.01)
-    discriminator = new_discriminator().to(device)
-    against_optimizer = torch.optim.Adam(discriminator.parameters(), lr=config.discriminator_rate, betas=(0.0, 0.99))
+    discriminator = PatchDiscriminator(config.discriminator_rate, device)
 
     def write_model() -> None:
         finished = copy.deepcopy(before)
@@ -126,7 +125,7 @@ def train(
         decay=config.average_decay,
         seed=config.seed,
         write=write_model,
-        others={"discriminator": discriminator, "against": against_optimizer},
+        others={"discriminator": discriminator.network, "against": discriminator.optimizer},
     )
     training_rows = data.split()[0]
     for step in run.steps():
@@ -143,25 +142,13 @@ def train(
             same = before.decode(latent).float()
         own_loss = _unlike(imagined, same)
 
-        # The discriminator's turn, then the block's. New faces are paired with any photo: all stand alike in their crops.
-        patches = functional.avg_pool2d(valid, PATCH)
-        with autocast(device):
-            real = discriminator(photos).float()
-            gap = real - discriminator(imagined.detach()).float()
-        against_optimizer.zero_grad(set_to_none=True)
-        (functional.softplus(-gap) * patches).mean().backward()
-        against_optimizer.step()
-        with autocast(device):
-            made = discriminator(imagined).float()
-        believed = (functional.softplus(real.detach() - made) * patches).mean()
-        (own,) = torch.autograd.grad(own_loss, imagined, retain_graph=True)
-        (against,) = torch.autograd.grad(believed, imagined)
-        low, high = config.pull_rises
-        pull = config.pull * min(1.0, max(0.0, (step.progress - low) / (high - low)))
-        balanced = own + pull * _usual_gradient(same, generator).norm() / against.norm().clamp(min=1e-12) * against
-        right = (gap > 0).float()
-        shares = {"told_apart": right[config.photos :].mean(), "told_apart_photos": right[: config.photos].mean()}
-        run.descend((imagined * balanced).sum(), shown={"own": own_loss} | shares)
+        # New faces are paired with any photo: all stand alike in their crops.
+        against, told_apart = discriminator.play(photos, imagined, valid)
+        (own,) = torch.autograd.grad(own_loss, imagined)
+        pull = risen(config.pull, config.pull_rises, step.progress)
+        gradient = balanced(own, against, pull, _usual_gradient(same, generator).norm())
+        shares = {"told_apart": told_apart[config.photos :].mean(), "told_apart_photos": told_apart[: config.photos].mean()}
+        run.descend((imagined * gradient).sum(), shown={"own": own_loss} | shares)
     finished = FaceAutoencoder.from_pretrained(out / "autoencoder", **exact).to(device).eval()
     held_out = data.crops[data.split()[1][:128]]
     with torch.no_grad():
