@@ -93,9 +93,17 @@ class FaceRecognizer(ModelMixin, ConfigMixin):
 
     def forward(self, chip: torch.Tensor) -> torch.Tensor:
         """chip: (batch, 3, 150, 150) in [-1, 1] RGB -> (batch, dim) of unit length."""
+        return functional.normalize(self.head(self.features(chip, (len(BLOCKS) - 1,))[0].mean((2, 3))), dim=1)
+
+    def features(self, chip: torch.Tensor, after: tuple[int, ...]) -> list[torch.Tensor]:
+        """chip: as above -> what each of the residual blocks `after`, counted from 0, gives: (batch, channels, size, size)."""
         pixels = ((chip + 1) * 127.5 - self.pixel_mean) / PIXEL_SCALE
-        hidden = functional.max_pool2d(functional.relu(self.stem(pixels)), 3, 2)
-        return functional.normalize(self.head(self.blocks(hidden).mean((2, 3))), dim=1)
+        hidden, seen = functional.max_pool2d(functional.relu(self.stem(pixels)), 3, 2), []
+        for index, block in enumerate(self.blocks):
+            hidden = block(hidden)
+            if index in after:
+                seen.append(hidden)
+        return seen
 
     def embed_canonical(self, crop: torch.Tensor) -> torch.Tensor:
         """Embedding of our own crops, (batch, 3, size, size) in [-1, 1]."""

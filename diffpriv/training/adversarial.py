@@ -4,10 +4,11 @@
 model folder that `diffpriv.training.package` wrote, and resumes from OUT/checkpoint.pt when it is there. MSI stays as it is,
 and with it every key-E.
 
-Source: latent adversarial diffusion distillation (Sauer et al. 2024), with real latents as its targets. The discriminator is a
-copy of the first half of the denoiser it starts from, looking at latents made noisy again, with a small head at each
-resolution; it is told the same surroundings and stage tokens, so it also asks whether a face fits them. Its losses are
-relativistic (Jolicoeur-Martineau 2018): a latent and its photo, under the same noise, are told apart in pairs.
+Two discriminators take turns, each a step: one looks at latents (`diffpriv.training.seen_latents`), one at the faces they are
+decoded to (`diffpriv.training.seen_faces`), through the features of the model folder's recogniser.
+
+Source: adversarial diffusion distillation (Sauer et al. 2023) and its latent kind (Sauer et al. 2024), with photos as targets
+in place of a teacher's samples.
 
 Three kinds of samples, by what the denoiser sees:
     surroundings  the crop with the face blanked, landmarks marked: what `protect` asks for. Adversarial.
@@ -19,21 +20,19 @@ does not exist, since what it gets wrong there no photo shows (backward simulati
 """
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
-from torch.nn import functional
 
 from diffpriv.denoising import Denoiser, Prediction, Surroundings
 from diffpriv.errors import MisuseError
 from diffpriv.faces.marks import landmark_marks
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.msi import QUANTISATION_STEP, MultiScaleInverter, stage_of
+from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.scenes import scene_vector
 from diffpriv.schedules import scheduled_tokens
 from diffpriv.training.dataset import load_crops
@@ -42,17 +41,20 @@ from diffpriv.training.latent_faces import LatentFaces
 from diffpriv.training.loop import TrainingRun, autocast, read_arguments
 from diffpriv.training.noising import TIMESTEPS, coefficients, on_schedule
 from diffpriv.training.samples import save_sample_sheet
+from diffpriv.training.seen_faces import SeenFaces
+from diffpriv.training.seen_latents import LatentDiscriminator, SeenLatents
 
-HEAD_WIDTH = 64
-TRUNK_GRADIENT_NORM = 1.0
+EXAMPLES = 64  # photos that the recogniser's features are standardised by
 OUTSIDE_WEIGHT = 0.1  # of the denoiser's own loss outside the blanked region
 
 
 @dataclass(frozen=True)
 class AdversarialTraining:
     """alone, blind: samples of these kinds in a batch; the others have surroundings. dreamt, alone_dreamt: how many of those
-    with surroundings and of those alone are dreamt. start_share: of the adversarial ones that start from noise. pull: of the
-    discriminator, against the denoiser's own loss. pull_rises: timesteps between which it rises from nothing.
+    with surroundings and of those alone are dreamt. start_share: of the adversarial ones that start from noise. latent_rates:
+    of the discriminator of latents, its heads' and its trunk's; highest_noise: timestep up to which it has latents made noisy.
+    face_rate: of the discriminator of decoded faces. pulls: of the two, in this order, against the denoiser's own loss; they
+    rise from nothing between the timesteps pull_rises.
     """
 
     batch: int = 32
@@ -63,10 +65,10 @@ class AdversarialTraining:
     start_share: float = 0.15
     key_dropout: float = 0.15
     learning_rate: float = 1e-4
-    head_learning_rate: float = 6e-4
-    trunk_learning_rate: float = 1e-4
-    warmup_steps: int = 80
-    pull: float = 3.0
+    latent_rates: tuple[float, float] = (6e-4, 1e-4)
+    face_rate: float = 1e-3
+    warmup_steps: int = 60
+    pulls: tuple[float, float] = (3.0, 3.0)
     pull_rises: tuple[int, int] = (50, 350)
     highest_noise: int = 600
     average_decay: float = 0.995
@@ -82,55 +84,12 @@ class AdversarialTraining:
             )
 
 
-class Discriminator(nn.Module):
-    """Logits of "real" at each resolution for latents made noisy again: a head on each level of a denoiser's first half, which
-    it shares with the denoiser that it is given.
-    """
-
-    def __init__(self, denoiser: UNet2DConditionModel) -> None:
-        super().__init__()
-        first_half = ("conv_in", "time_proj", "time_embedding", "down_blocks", "mid_block")
-        self.trunk = nn.ModuleDict({name: getattr(denoiser, name) for name in first_half})
-        self._last_layer = denoiser.config["layers_per_block"] - 1
-        widths = [*denoiser.config["block_out_channels"], denoiser.config["block_out_channels"][-1]]
-        self.heads = nn.ModuleList([_head(width) for width in widths])
-
-    def features(self, model_input: torch.Tensor, timestep: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
-        """Of the trunk at 16 x 16, 8 x 8 and 4 x 4, and after its middle block.
-
-        Args:
-            model_input: noisy latent, surroundings and mask, (n, 17, 16, 16). tokens: (n, tokens, token_dim).
-        """
-        trunk: Any = self.trunk
-        embedding = trunk["time_embedding"](trunk["time_proj"](timestep).to(model_input.dtype))
-        hidden, seen = trunk["conv_in"](model_input), []
-        for block in trunk["down_blocks"]:
-            more = {"encoder_hidden_states": tokens} if getattr(block, "has_cross_attention", False) else {}
-            hidden, states = block(hidden_states=hidden, temb=embedding, **more)
-            seen.append(states[self._last_layer])
-        return [*seen, trunk["mid_block"](hidden, embedding, encoder_hidden_states=tokens)]
-
-    def judge(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [head(one) for head, one in zip(self.heads, features, strict=True)]
-
-
-def _head(width: int) -> nn.Module:
-    return nn.Sequential(
-        nn.GroupNorm(16, width),
-        nn.Conv2d(width, HEAD_WIDTH, 1),
-        nn.SiLU(),
-        nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, padding=1),
-        nn.SiLU(),
-        nn.Conv2d(HEAD_WIDTH, 1, 1),
-    )
-
-
 def train(
     crops_path: Path, autoencoder_path: Path, start: Path, out: Path, minutes: float, config: AdversarialTraining, device: str
 ) -> None:
     data = load_crops(crops_path)
     exact = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
-    autoencoder = FaceAutoencoder.from_pretrained(autoencoder_path, **exact).to(device).eval()
+    autoencoder = FaceAutoencoder.from_pretrained(autoencoder_path, **exact).to(device).eval().requires_grad_(False)
     out.mkdir(parents=True, exist_ok=True)
     faces = LatentFaces(autoencoder, data, device, out / "latents.pt")
     scheduler = new_scheduler()
@@ -146,12 +105,13 @@ def train(
         raise MisuseError(
             f"{start}/msi has no prior over faces.", advice="Start from a folder written by diffpriv.training.package."
         )
-    discriminator = Discriminator(UNet2DConditionModel.from_pretrained(start / "unet", **exact)).to(device, **layout)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, betas=(0.5, 0.99), weight_decay=0.01)
     denoiser = Denoiser(unet, scheduler)
-    trunk = list(discriminator.trunk.parameters())
-    parts: list[dict[str, Any]] = [{"params": discriminator.heads.parameters()}, {"params": trunk}]
-    against_optimizer = torch.optim.Adam(parts, betas=(0.0, 0.99))
+    trunk = LatentDiscriminator(UNet2DConditionModel.from_pretrained(start / "unet", **exact)).to(device, **layout)
+    seen_latents = SeenLatents(trunk, alphas, config.latent_rates, config.highest_noise, device)
+    recognizer = FaceRecognizer.from_pretrained(start / "recognizer", **exact).to(device).eval().requires_grad_(False)
+    examples = faces.draw(EXAMPLES, torch.Generator().manual_seed(config.seed)).clean
+    seen_faces = SeenFaces(autoencoder, recognizer, examples, config.face_rate, device)
 
     def write_model() -> None:
         finished = new_denoiser()
@@ -169,7 +129,12 @@ def train(
         write=write_model,
         save_seconds=240,
         report_every=20,
-        others={"discriminator": discriminator, "against": against_optimizer},
+        others={
+            "latents": seen_latents.network,
+            "latents_optimizer": seen_latents.optimizer,
+            "faces": seen_faces.heads,
+            "faces_optimizer": seen_faces.optimizer,
+        },
     )
     # Rows of a batch by kind: surroundings first, then alone, then blind.
     played = config.batch - config.blind
@@ -177,7 +142,7 @@ def train(
     dreamt = slice(surrounded - config.dreamt, surrounded + config.alone_dreamt)
     lived = torch.tensor([row for row in range(config.batch) if not dreamt.start <= row < dreamt.stop], device=device)
     everything = torch.arange(config.batch)[:, None, None, None].to(device) >= surrounded
-    ratio = 0.0  # how much stronger the denoiser's own gradient is than the discriminator's: a slow mean
+    ratios: dict[str, float] = {}  # how much stronger the denoiser's own gradient is than each discriminator's: slow means
     for step in run.steps():
         generator = step.generator
         batch = faces.draw(config.batch, generator)
@@ -206,58 +171,31 @@ def train(
         noisy, target = signal * clean + spread * noise, signal * noise - spread * clean
         noisy[dreamt] = dreams
         with autocast(device):
-            told = stages[torch.arange(config.batch, device=device), stage_of(timestep)]
-            predicted = unet(torch.cat([noisy, seen, mask], 1), timestep, encoder_hidden_states=told).sample.float()
+            tokens = stages[torch.arange(config.batch, device=device), stage_of(timestep)]
+            predicted = unet(torch.cat([noisy, seen, mask], 1), timestep, encoder_hidden_states=tokens).sample.float()
         compared = (predicted[lived], target[lived], mask[lived], batch.valid[lived])  # a dream has no photo
         own_loss = weighted_loss(*compared, OUTSIDE_WEIGHT)
 
         # What stands in the picture then: the new face inside, the photo outside.
         made = (signal * noisy - spread * predicted)[:played]
         shown = mask[:played] * made + (1 - mask[:played]) * clean[:played]
-        # Mostly little noise, which leaves sharpness to be seen; sometimes much, which leaves the shape of the head.
-        again = (torch.rand(played, generator=generator).square() * config.highest_noise).long().to(device)
-        fresh = torch.randn(shown.shape, generator=generator).to(device)
-        signal_again, spread_again = coefficients(alphas, again)
-        tokens_again = stages[torch.arange(played, device=device), stage_of(again)]
-        tokens_again[dreamt] = msi.null_tokens  # else nobody's tokens alone would give a dream away
-        around = torch.cat([seen, mask], 1)[:played]
-
-        def look(latents: torch.Tensor) -> list[torch.Tensor]:
-            """Features of (several, played, channels, 16, 16), the first two axes as one."""
-            several = len(latents)
-            renoised = signal_again * latents + spread_again * fresh  # noqa: B023 - called within the step
-            seen_again = torch.cat([renoised, around.expand(several, -1, -1, -1, -1)], 2).flatten(0, 1)  # noqa: B023
-            with autocast(device):
-                return discriminator.features(seen_again, again.repeat(several), tokens_again.repeat(several, 1, 1))  # noqa: B023
-
-        # The discriminator's turn, then the denoiser's, under the same noise.
-        pairs = look(torch.stack([clean[:played], shown.detach()]))
-        with autocast(device):
-            told_apart = _gaps(*zip(*[one.unflatten(0, (2, -1)) for one in discriminator.judge(pairs)], strict=True))
-        heads_loss = torch.stack([functional.softplus(-gap).mean() for gap in told_apart]).sum()
-        warm = min(1.0, (step.index + 1) / config.warmup_steps)
-        rates = config.head_learning_rate, config.trunk_learning_rate
-        for group, rate in zip(against_optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * warm
-        against_optimizer.zero_grad(set_to_none=True)
-        heads_loss.backward()
-        torch.nn.utils.clip_grad_norm_(trunk, TRUNK_GRADIENT_NORM)
-        against_optimizer.step()
-        with torch.no_grad(), autocast(device):
-            real = discriminator.judge(look(clean[None, :played]))
-        with autocast(device):
-            gaps = _gaps(discriminator.judge(look(shown[None])), real)
-        believed = torch.stack([functional.softplus(-gap).mean((1, 2, 3)) for gap in gaps]).sum(0)
         low, high = config.pull_rises
         share = ((timestep[:played] - low) / (high - low)).clamp(0, 1)
+        rival = ("latents", "faces")[step.index % 2]
+        if rival == "latents":
+            told = stages[:played].clone()
+            told[dreamt] = msi.null_tokens  # else nobody's tokens alone would give a dream away
+            around = torch.cat([seen, mask], 1)[:played]
+            against, right = seen_latents.play(clean[:played], shown, share, around, told, step)
+        else:
+            against, right = seen_faces.play(clean[:played], shown, share, step)
         (own,) = torch.autograd.grad(own_loss, predicted, retain_graph=True)
-        (against,) = torch.autograd.grad((believed * share).sum() / config.batch, predicted, retain_graph=True)
-        now = float(own[:played].norm() / against.norm().clamp(min=1e-12))
-        ratio = now if not ratio else 0.98 * ratio + 0.02 * now
-        pull = config.pull * min(1.0, max(0.0, step.index / config.warmup_steps - 1))
-        surrogate = (predicted * (own + pull * ratio * against)).sum()
-        right = sum(float((gap.mean((1, 2, 3)) > 0).float().mean()) for gap in told_apart) / len(told_apart)
-        run.descend(surrogate, shown={"own": own_loss, "heads": heads_loss, "right": right, "ratio": ratio})
+        (against,) = torch.autograd.grad(shown, predicted, against, retain_graph=True)
+        ratio = float(own[:played].norm() / against.norm().clamp(min=1e-12))
+        ratios[rival] = 0.96 * ratios[rival] + 0.04 * ratio if rival in ratios else ratio
+        pull = config.pulls[step.index % 2] * min(1.0, max(0.0, step.index / config.warmup_steps - 1))
+        surrogate = (predicted * (own + pull * ratios[rival] * against)).sum()
+        run.descend(surrogate, shown={"own": own_loss, f"{rival}_right": right, f"{rival}_ratio": ratios[rival]})
     (out / "msi").mkdir(exist_ok=True)
     msi.half().save_pretrained(out / "msi")
     held_out = data.split()[1][:24]
@@ -302,10 +240,6 @@ def _timesteps(config: AdversarialTraining, played: int, generator: torch.Genera
     ]
     first = torch.rand(played, generator=generator) < config.start_share
     return torch.cat([torch.where(first, TIMESTEPS - 1, even[0]), even[1]])
-
-
-def _gaps(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [one.float() - other.float() for one, other in zip(first, second, strict=True)]
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
 """Training against a discriminator: what it must notice, and that a cut run loses nothing."""
 
+import copy
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +11,13 @@ from torch.nn import functional
 from diffpriv.crops import to_tensor
 from diffpriv.faces.alignment import CANONICAL_LANDMARKS
 from diffpriv.generation import generate_faces
-from diffpriv.training.adversarial import AdversarialTraining, Discriminator, train
+from diffpriv.pipeline import DiffPrivacyPipeline
+from diffpriv.training.adversarial import AdversarialTraining, train
 from diffpriv.training.checkpoint import load_checkpoint
 from diffpriv.training.dataset import TrainingCrops, save_crops
+from diffpriv.training.loop import Step
+from diffpriv.training.seen_faces import SeenFaces
+from diffpriv.training.seen_latents import LatentDiscriminator, SeenLatents
 from diffpriv.weights import builtin_folder, load_pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,33 +28,40 @@ def faces() -> np.ndarray:
     return generate_faces(16, bytes(31) + b"a")
 
 
-def test_the_discriminator_learns_to_tell_a_blurred_face_from_a_sharp_one(faces):
+def new_rival(
+    name: str, pipeline: DiffPrivacyPipeline, photos: torch.Tensor
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """`play` of a new discriminator, of faces in no surroundings."""
+    weight = torch.ones(len(photos))
+    if name == "faces":
+        pipeline.vae.requires_grad_(False)
+        faces = SeenFaces(pipeline.vae, pipeline.recognizer.requires_grad_(False), photos, 3e-3, "cpu")
+        return lambda photos, made, step: faces.play(photos, made, weight[: len(made)], step)
+    alphas = pipeline.scheduler.alphas_cumprod
+    latents = SeenLatents(LatentDiscriminator(copy.deepcopy(pipeline.unet)), alphas, (1e-3, 1e-4), 100, "cpu")
+
+    def play(photos: torch.Tensor, made: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+        nothing = pipeline.nothing_around(len(made))
+        around = torch.cat([nothing.latent, nothing.mask], 1)
+        return latents.play(photos, made, weight[: len(made)], around, pipeline.msi.null_stage_tokens(len(made)), step)
+
+    return play
+
+
+@pytest.mark.parametrize("name", ["latents", "faces"])
+def test_a_discriminator_learns_to_tell_blurred_faces_from_sharp_ones_and_says_what_is_missing(faces, name):
     torch.manual_seed(0)
     pipeline = load_pipeline(builtin_folder(), "cpu")
-    discriminator = Discriminator(pipeline.unet)
     sharp = pipeline.vae.encode(to_tensor(list(faces))).latent.detach()
     blurred = functional.interpolate(functional.avg_pool2d(sharp, 2), scale_factor=2.0)
-    around = pipeline.nothing_around(len(faces))
-    tokens = pipeline.msi.null_tokens.expand(len(faces), -1, -1)
-    optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
-
-    def features(latent: torch.Tensor) -> list[torch.Tensor]:
-        with torch.no_grad():
-            model_input = torch.cat([latent, around.latent, around.mask], 1)
-            return discriminator.features(model_input, torch.full((len(latent),), 50), tokens)
-
-    def gaps(rows: slice) -> list[torch.Tensor]:
-        judged = [discriminator.judge([one[rows] for one in seen]) for seen in (real, false)]
-        return [one.mean((1, 2, 3)) - other.mean((1, 2, 3)) for one, other in zip(*judged, strict=True)]
-
-    real, false = features(sharp), features(blurred)
-    for _ in range(30):
-        loss = sum(functional.softplus(-gap).mean() for gap in gaps(slice(0, 12)))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    right = torch.cat(gaps(slice(12, None))) > 0  # faces that it has not seen
-    assert float(right.float().mean()) > 0.9
+    play = new_rival(name, pipeline, sharp)
+    for index in range(30):
+        step = Step(100 + index, 0.5, torch.Generator().manual_seed(index))
+        play(sharp[:12], blurred[:12], step)
+    against, right = play(sharp[12:], blurred[12:], step)  # faces that it has not seen
+    assert float(right) > 0.9
+    # Down its gradient lies what blurring took away.
+    assert float((-against * (sharp - blurred)[12:]).sum()) > 0
 
 
 def test_a_cut_training_goes_on_with_its_discriminator_and_its_optimisers(tmp_path, faces):
@@ -59,6 +73,7 @@ def test_a_cut_training_goes_on_with_its_discriminator_and_its_optimisers(tmp_pa
     pipeline = load_pipeline(builtin_folder(), "cpu")
     pipeline.unet.save_pretrained(start / "unet")
     pipeline.msi.save_pretrained(start / "msi")
+    pipeline.recognizer.save_pretrained(start / "recognizer")
 
     def go_on(minutes: float) -> dict:
         config = AdversarialTraining(batch=6, dreamt=2, alone=2, alone_dreamt=1, blind=1, warmup_steps=1)
@@ -68,9 +83,12 @@ def test_a_cut_training_goes_on_with_its_discriminator_and_its_optimisers(tmp_pa
     first = go_on(0.01)
     second = go_on(first["spent"] / 60 + 0.01)
     assert second["step"] > first["step"] > 0
-    steps = [int(state["others"]["against"]["state"][0]["step"]) for state in (first, second)]
-    assert steps == [first["step"], second["step"]]
-    heads = [state["others"]["discriminator"]["heads.0.1.weight"] for state in (first, second)]
-    assert not torch.equal(*heads)
+    for turn, rival in enumerate(("latents", "faces")):
+        for state in (first, second):
+            played = state["others"][f"{rival}_optimizer"]["state"]
+            assert len(range(turn, state["step"], 2)) == (int(played[0]["step"]) if played else 0)
+    turn = ("latents", "faces")[first["step"] % 2]  # whose the first step after the cut was
+    before, after = (state["others"][turn] for state in (first, second))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
     assert (tmp_path / "run" / "unet" / "config.json").exists()
     assert (tmp_path / "run" / "samples.png").exists()
