@@ -99,8 +99,8 @@ class FaceRecognizer(ModelMixin, ConfigMixin):
         """chip: as above -> what each of the residual blocks `after`, counted from 0, gives: (batch, channels, size, size)."""
         pixels = ((chip + 1) * 127.5 - self.pixel_mean) / PIXEL_SCALE
         hidden, seen = functional.max_pool2d(functional.relu(self.stem(pixels)), 3, 2), []
-        for index, block in enumerate(self.blocks):
-            hidden = block(hidden)
+        for index in range(max(after) + 1):
+            hidden = self.blocks[index](hidden)
             if index in after:
                 seen.append(hidden)
         return seen

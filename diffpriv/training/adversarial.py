@@ -1,8 +1,8 @@
-"""Train the denoiser further against a discriminator, so that few steps give sharp faces instead of the mean of many.
+"""Train the denoiser further against two discriminators, so that few steps give sharp faces instead of the mean of many.
 
-`python -m diffpriv.training.adversarial CROPS.npz AUTOENCODER MODEL OUT --minutes 90` starts from the unet and the msi of a
-model folder that `diffpriv.training.package` wrote, and resumes from OUT/checkpoint.pt when it is there. MSI stays as it is,
-and with it every key-E.
+`python -m diffpriv.training.adversarial CROPS.npz AUTOENCODER MODEL OUT --minutes 90` starts from the unet, the msi and the
+recogniser of a model folder that `diffpriv.training.package` wrote, and resumes from OUT/checkpoint.pt when it is there. MSI
+stays as it is, and with it every key-E.
 
 Two discriminators take turns, each a step: one looks at latents (`diffpriv.training.seen_latents`), one at the faces they are
 decoded to (`diffpriv.training.seen_faces`), through the features of the model folder's recogniser.
@@ -108,7 +108,7 @@ def train(
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, betas=(0.5, 0.99), weight_decay=0.01)
     denoiser = Denoiser(unet, scheduler)
     trunk = LatentDiscriminator(UNet2DConditionModel.from_pretrained(start / "unet", **exact)).to(device, **layout)
-    seen_latents = SeenLatents(trunk, alphas, config.latent_rates, config.highest_noise, device)
+    seen_latents = SeenLatents(trunk, alphas, config.latent_rates, config.highest_noise, config.warmup_steps, device)
     recognizer = FaceRecognizer.from_pretrained(start / "recognizer", **exact).to(device).eval().requires_grad_(False)
     examples = faces.draw(EXAMPLES, torch.Generator().manual_seed(config.seed)).clean
     seen_faces = SeenFaces(autoencoder, recognizer, examples, config.face_rate, device)

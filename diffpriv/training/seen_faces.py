@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.recognizer import CHIP_SIZE, FaceRecognizer
 from diffpriv.training.loop import Step, autocast
+from diffpriv.training.pairs import gaps, losses, share_right
 
 HEAD_WIDTH = 64
 SMALLEST_WINDOW = 0.7  # of the crop's side: the face without its hair; the largest is all of the crop
@@ -55,16 +56,14 @@ class SeenFaces:
             real = self._features(self._look(photos, windows))
         with autocast(self._device):
             fake = self._features(self._look(leaf, windows))
-            apart = self._gaps(real, [one.detach() for one in fake])
+            apart = gaps(self._judge(real), self._judge([one.detach() for one in fake]))
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack([functional.softplus(-gap).mean() for gap in apart]).sum().backward()
+        losses(apart).mean().backward()
         self.optimizer.step()
         with autocast(self._device):
-            gaps = self._gaps(fake, real)
-        believed = torch.stack([functional.softplus(-gap).mean((1, 2, 3)) for gap in gaps]).sum(0)
-        (against,) = torch.autograd.grad((believed * weight).mean(), leaf)
-        right = torch.stack([(gap.mean((1, 2, 3)) > 0).float().mean() for gap in apart]).mean()
-        return against, right
+            behind = gaps(self._judge(fake), self._judge(real))
+        (against,) = torch.autograd.grad((losses(behind) * weight).mean(), leaf)
+        return against, share_right(apart)
 
     def _look(self, latents: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
         """Decoded, and a window of each at the recogniser's size."""
@@ -79,8 +78,8 @@ class SeenFaces:
             return seen
         return [(one - mean) / deviation for one, (mean, deviation) in zip(seen, self._scales, strict=True)]
 
-    def _gaps(self, first: list[torch.Tensor], second: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [head(one).float() - head(other).float() for head, one, other in zip(self.heads, first, second, strict=True)]
+    def _judge(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [head(one) for head, one in zip(self.heads, features, strict=True)]
 
 
 def _head(width: int) -> nn.Module:

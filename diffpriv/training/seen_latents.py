@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
-from torch.nn import functional
 
 from diffpriv.models.msi import stage_of
 from diffpriv.training.loop import Step, autocast
 from diffpriv.training.noising import coefficients
+from diffpriv.training.pairs import gaps, losses, share_right
 
 HEAD_WIDTH = 64
 TRUNK_GRADIENT_NORM = 1.0
-WARMUP_STEPS = 60
 
 
 class LatentDiscriminator(nn.Module):
@@ -65,7 +64,7 @@ def _head(width: int) -> nn.Module:
 class SeenLatents:
     """Args:
     network: on its device. alphas: cumulative, of the noise schedule. rates: of learning, the heads' and the trunk's.
-    highest_noise: timestep up to which latents are made noisy.
+    highest_noise: timestep up to which latents are made noisy. warmup_steps: of the training, over which the rates rise.
 
     Attributes:
         network, optimizer: over its weights.
@@ -77,10 +76,11 @@ class SeenLatents:
         alphas: torch.Tensor,
         rates: tuple[float, float],
         highest_noise: int,
+        warmup_steps: int,
         device: str,
     ) -> None:
         self.network, self._alphas, self._rates = network, alphas, rates
-        self._highest_noise, self._device = highest_noise, device
+        self._highest_noise, self._warmup_steps, self._device = highest_noise, warmup_steps, device
         self._trunk = list(network.trunk.parameters())
         parts: list[dict[str, Any]] = [{"params": network.heads.parameters()}, {"params": self._trunk}]
         self.optimizer = torch.optim.Adam(parts, betas=(0.0, 0.99))
@@ -113,25 +113,20 @@ class SeenLatents:
             noisy = torch.cat([torch.cat([signal * one + spread * noise, around], 1) for one in latents])
             with autocast(self._device):
                 logits = self.network(noisy, timestep.repeat(len(latents)), tokens.repeat(len(latents), 1, 1))
-            parts = [one.float().chunk(len(latents)) for one in logits]
+            parts = [one.chunk(len(latents)) for one in logits]
             return [list(one) for one in zip(*parts, strict=True)]
 
         leaf = made.detach().requires_grad_(True)
-        apart = _gaps(*look(photos, leaf.detach()))
-        warm = min(1.0, (step.index + 1) / WARMUP_STEPS)
+        apart = gaps(*look(photos, leaf.detach()))
+        warm = min(1.0, (step.index + 1) / self._warmup_steps)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * warm
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack([functional.softplus(-gap).mean() for gap in apart]).sum().backward()
+        losses(apart).mean().backward()
         torch.nn.utils.clip_grad_norm_(self._trunk, TRUNK_GRADIENT_NORM)
         self.optimizer.step()
         with torch.no_grad():
             (real,) = look(photos)
         (fake,) = look(leaf)
-        believed = torch.stack([functional.softplus(-gap).mean((1, 2, 3)) for gap in _gaps(fake, real)]).sum(0)
-        (against,) = torch.autograd.grad((believed * weight).mean(), leaf)
-        return against, torch.stack([(gap.mean((1, 2, 3)) > 0).float().mean() for gap in apart]).mean()
-
-
-def _gaps(first: list[torch.Tensor], second: list[torch.Tensor]) -> list[torch.Tensor]:
-    return [one - other for one, other in zip(first, second, strict=True)]
+        (against,) = torch.autograd.grad((losses(gaps(fake, real)) * weight).mean(), leaf)
+        return against, share_right(apart)

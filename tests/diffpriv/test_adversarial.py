@@ -38,7 +38,7 @@ def new_rival(
         faces = SeenFaces(pipeline.vae, pipeline.recognizer.requires_grad_(False), photos, 3e-3, "cpu")
         return lambda photos, made, step: faces.play(photos, made, weight[: len(made)], step)
     alphas = pipeline.scheduler.alphas_cumprod
-    latents = SeenLatents(LatentDiscriminator(copy.deepcopy(pipeline.unet)), alphas, (1e-3, 1e-4), 100, "cpu")
+    latents = SeenLatents(LatentDiscriminator(copy.deepcopy(pipeline.unet)), alphas, (1e-3, 1e-4), 100, 60, "cpu")
 
     def play(photos: torch.Tensor, made: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         nothing = pipeline.nothing_around(len(made))
