@@ -8,9 +8,9 @@ encryption context for RSA keys, so the context is bound inside what is wrapped 
 
 from typing import Any
 
-from keys.errors import MisuseError, RecipientError, RecordError
-from keys.recipients import RSA_OAEP, Recipient, open_bound
-from keys.secrets import ShardKey
+from diffpriv.keys.errors import MisuseError, RecipientError, RecordError
+from diffpriv.keys.recipients import RSA_OAEP, Recipient, open_bound
+from diffpriv.keys.secrets import ShardKey
 
 _PREFIX = "aws-kms:"
 _ALGORITHM = "RSAES_OAEP_SHA_256"

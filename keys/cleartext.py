@@ -3,7 +3,7 @@
 Callers may hand the bytes to a cipher or seal them; they never log, print, pickle, or write them unsealed.
 """
 
-from keys.secrets import SecretBytes
+from diffpriv.keys.secrets import SecretBytes
 
 
 def reveal(secret: SecretBytes) -> bytes:

@@ -58,8 +58,16 @@ class ShreddedError(KeyFileError):
     """The record of the face was destroyed on purpose; nothing can bring it back."""
 
 
+class QuorumError(DiffPrivError):
+    """A shard is locked under a custody policy, and the shares of too few of its custodians are at hand, or wrong ones."""
+
+
 class AuditError(DiffPrivError):
     """The audit log, a checkpoint, a segment or a proof is not consistent."""
+
+
+class WitnessError(AuditError):
+    """Too few witnesses have cosigned what must be witnessed before it has an effect. Nothing is wrong: ask them, go on."""
 
 
 class RecoveryRefusedError(DiffPrivError):

@@ -9,53 +9,64 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keys.errors import MisuseError, StorageError
+from diffpriv.keys.errors import MisuseError, StorageError
 
 _TEMPORARY = ".writing-"
+# Of fsspec's: places of their own. Wrappers (simplecache, zip, dir, ...) would keep copies in temporary folders or hide where a
+# path leads, and other names of the local file system would get around the rule that keeps data and keys apart.
+PROTOCOLS = frozenset(
+    ("file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", "hdfs", "webhdfs", "hf", "oss", "sftp", "ssh")
+)
+_AT_ONCE = 128  # files that an object store is asked for in one go
 _PATIENCE = 60.0  # seconds to wait for a lock
 _ABANDONED = 3600.0  # seconds after which a temporary file, or a lock on an object store, is that of a process which died
 
 
-class Location:
+class Location(ABC):
     """A folder of files. Names are relative, with `/`; they can't climb out."""
 
     url: str
 
+    @abstractmethod
     def read(self, name: str) -> bytes:
         """Raises: StorageError if it does not exist or can't be read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_if_there(self, name: str) -> bytes | None:
-        raise NotImplementedError
+        """None where there is no such file. Raises: StorageError if it can't be read."""
+
+    def read_many(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """(name, content) of each, in order; object stores are asked for many at a time. Raises: as `read`."""
+        for name in names:
+            yield name, self.read(name)
 
     def write(self, name: str, data: bytes) -> None:
         self.write_many([(name, data)])
 
+    @abstractmethod
     def write_many(self, files: Iterable[tuple[str, bytes]]) -> None:
         """All are durable when this returns; each is atomic, the set is not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delete(self, name: str) -> bool:
         """True if there was such a file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def names(self, prefix: str = "") -> list[str]:
         """Sorted names of all files at any depth below the folder `prefix`."""
-        raise NotImplementedError
 
     def abandoned(self) -> list[str]:
         """Half-written files that a process which died left behind more than an hour ago; `names` does not list them."""
         return []
 
-    @contextlib.contextmanager
-    def locked(self, name: str) -> Iterator[None]:
+    @abstractmethod
+    def locked(self, name: str) -> contextlib.AbstractContextManager[None]:
         """One process at a time. Raises: StorageError if another has held it for a minute."""
-        raise NotImplementedError
-        yield  # makes it a generator
 
     def describe(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}"
@@ -72,6 +83,12 @@ def open_location(url: str | os.PathLike[str], **storage_options: Any) -> Locati
     if text.startswith("file://"):
         return LocalFolder(text[len("file://") :])
     if "://" in text:
+        protocol = text.partition("://")[0].lower()
+        if "::" in text or protocol not in PROTOCOLS - {"file"}:
+            raise MisuseError(
+                f"{text} is of no kind that this tool reads or writes.",
+                advice=f"Give a local path, or one URL that begins with: {', '.join(sorted(PROTOCOLS))}.",
+            )
         return RemoteFolder(text, **storage_options)
     return LocalFolder(text)
 
@@ -83,6 +100,8 @@ def _checked(name: str) -> str:
 
 
 class LocalFolder(Location):
+    """Small files below a folder of this machine."""
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.root = Path(path).expanduser().absolute()
         self.url = str(self.root)
@@ -181,6 +200,7 @@ def make_folder_durably(folder: Path) -> None:
 
 
 def fsync_path(path: Path) -> None:
+    """Make a file or folder durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -189,6 +209,8 @@ def fsync_path(path: Path) -> None:
 
 
 class RemoteFolder(Location):
+    """Small files below a URL of any fsspec file system."""
+
     def __init__(self, url: str, **storage_options: Any) -> None:
         import fsspec
 
@@ -198,6 +220,8 @@ class RemoteFolder(Location):
             self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False, **storage_options)
         except (ValueError, ImportError) as error:
             raise MisuseError(f"{self.url} can't be opened: {error}.") from error
+        except Exception as error:  # some ask their service at once
+            raise StorageError(f"{self.url} can't be opened: {_reason(error)}.") from error
         self._root = self._root.rstrip("/")
 
     def _path(self, name: str) -> str:
@@ -216,6 +240,16 @@ class RemoteFolder(Location):
             return None
         except Exception as error:
             raise StorageError(f"{self.describe(name)} can't be read: {_reason(error)}.") from error
+
+    def read_many(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for start in range(0, len(names), _AT_ONCE):
+            paths = {name: self._path(name) for name in names[start : start + _AT_ONCE]}
+            try:
+                found = self._fs.cat(list(paths.values()), on_error="raise") if len(paths) > 1 else {}
+            except Exception:
+                found = {}  # one of them is the trouble: asked for alone, it is named
+            for name, path in paths.items():
+                yield name, found[path] if path in found else self.read(name)
 
     def write_many(self, files: Iterable[tuple[str, bytes]]) -> None:
         for name, data in files:
@@ -236,6 +270,8 @@ class RemoteFolder(Location):
             if not self._fs.exists(path):
                 return False
             self._fs.rm_file(path)
+        except FileNotFoundError:  # another process was faster
+            return False
         except Exception as error:
             raise StorageError(f"{self.describe(name)} can't be deleted: {_reason(error)}.") from error
         return True

@@ -17,24 +17,22 @@ SHA-256("diffpriv/v1/identity-root-id" || root).
 
 import base64
 import hashlib
-import json
 import os
-import stat
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from keys import lockbox
-from keys.cleartext import reveal
-from keys.context import canonical
-from keys.errors import KeyFileError, MisuseError, WrongRecipientError
-from keys.lockbox import canonical_json
-from keys.recipients import Recipient, Unwrapper
-from keys.secrets import SecretBytes, ShardKey
-from keys.store import IDENTITY_ROOT, KeyStore, encode_name
+from diffpriv.keys import lockbox
+from diffpriv.keys.cleartext import reveal
+from diffpriv.keys.context import canonical
+from diffpriv.keys.errors import KeyFileError, MisuseError, WrongRecipientError
+from diffpriv.keys.json_text import parse_json
+from diffpriv.keys.lockbox import canonical_json
+from diffpriv.keys.recipients import Recipient, Unwrapper
+from diffpriv.keys.secrets import SecretBytes, ShardKey
+from diffpriv.keys.store import IDENTITY_ROOT, KeyStore, encode_name
 
 _KIND = "identity root"
 _FORMAT = "diffpriv identity root"
@@ -64,20 +62,18 @@ class IdentityRoot(SecretBytes):
     def load(cls, path: str | os.PathLike[str]) -> "IdentityRoot":
         """Raises: MisuseError if the file cannot be read, or others may read it; RecipientError if it is none."""
         try:
-            mode = os.stat(path).st_mode
-            data = Path(path).read_bytes()
+            data = lockbox.read_private(path)
         except OSError as error:
             raise MisuseError(
                 f"the identity root {os.fspath(path)} can't be read: {error.strerror}.",
                 advice='Make one with "diffpriv keys identity-root FILE"; every machine of the job needs it there.',
             ) from error
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise MisuseError(f"others may read the identity root {os.fspath(path)}.", advice=f"chmod 600 {os.fspath(path)}")
         secret, _ = lockbox.unlock(data, _KIND, None, name=os.fspath(path))
         return cls(secret)
 
 
 def identity_root_path(dataset: str) -> str:
+    """Where the key store keeps a dataset's sealed identity root."""
     return f"{encode_name(dataset)}/{IDENTITY_ROOT}"
 
 
@@ -126,6 +122,18 @@ def open_identity_root(store: KeyStore, dataset: str, recipient_key: Unwrapper) 
     raise WrongRecipientError(f"{path} is locked to recipients {holders}; this key is {recipient_key.fingerprint[:8]}.")
 
 
+def rewrap_identity_roots(
+    store: KeyStore,
+    add: Sequence[Recipient],
+    remove: Sequence[str],
+    recipient_key: Unwrapper | None,
+    dataset: str | None = None,
+) -> None:
+    """`rewrap_identity_root` for every dataset of the store, or for one."""
+    for one in sorted({name for name, _ in store.list(dataset)}):
+        rewrap_identity_root(store, one, add, remove, recipient_key)
+
+
 def rewrap_identity_root(
     store: KeyStore, dataset: str, add: Sequence[Recipient], remove: Sequence[str], recipient_key: Unwrapper | None
 ) -> bool:
@@ -165,7 +173,7 @@ def _context(dataset: str, root_id: str) -> bytes:
 
 def _parse(data: bytes, path: str) -> dict[str, Any]:
     try:
-        body = json.loads(data)
+        body = parse_json(data)
         if body["format"] != _FORMAT or body["version"] != 1 or len(body["wraps"]) != len(body["recipients"]):
             raise ValueError
         bytes.fromhex(body["id"])

@@ -1,8 +1,10 @@
 """`diffpriv keys init DIR`: one of everything, for trying the system out or as a start.
 
-DIR/recipient.json      public: what a job is given         DIR/recipient.key       private, passphrase: opens the keys
-DIR/log.vkey            public: checks the audit log        DIR/log.key             private, mode 0600, no passphrase: signs it
-DIR/policy.json         public: quorum, custodians, requesters
+DIR/recipient.json      public: what a job is given         DIR/recipient.key       private, passphrase: the recovery office's
+DIR/log.vkey            public: checks the audit log        DIR/log.key             private, mode 0600: the sequencer's
+DIR/release.vkey        public: checks release manifests    DIR/release.key         private, mode 0600: the release gate's
+DIR/office.vkey         public: checks receipts             DIR/office.key          private, passphrase: the recovery office's
+DIR/policy.json         public: quorum, custodians and their sealing keys, requesters; a job is given it
 DIR/people/NAME.json    public identities                   DIR/people/NAME.key     private, passphrase
 For real use every private file belongs on another machine, in other hands: docs/formats.md says which.
 """
@@ -12,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keys.audit.checkpoint import NoteKey
-from keys.custodians import CustodianKey, CustodyPolicy
-from keys.errors import MisuseError
-from keys.recipients import RecipientKey
+from diffpriv.keys.custodians import CustodianKey, CustodyPolicy
+from diffpriv.keys.errors import MisuseError
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recipients import RecipientKey
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class InitializedKeys:
     log_vkey: Path
     log_key: Path
     policy: Path
+    office_key: Path
+    office_vkey: Path
+    release_key: Path
+    release_vkey: Path
     custodians: dict[str, Path]  # private files, by name
     requesters: dict[str, Path]
 
@@ -63,12 +69,18 @@ def init_keys(
     recipient_key = RecipientKey(os.urandom(32), recipient_name)
     recipient_key.save(root / "recipient.key", passphrase, **argon2)
     recipient_key.recipient.save(root / "recipient.json")
-    log_key = NoteKey.create(log_name)
-    log_key.save(root / "log.key")
-    (root / "log.vkey").write_text(log_key.verifier.vkey + "\n", encoding="utf-8")
-    for name, key in keys.items():
-        key.save(people / f"{name}.key", passphrase, **argon2)
-        key.custodian.save(people / f"{name}.json")
+    host = log_name.partition("/")[0]
+    for role, name, secret in (
+        ("log", log_name, None),
+        ("release", f"{host}/release", None),
+        ("office", f"{host}/office", passphrase),
+    ):
+        key = NoteKey.create(name)
+        key.save(root / f"{role}.key", secret, role=role, **(argon2 if secret is not None else {}))
+        (root / f"{role}.vkey").write_text(key.verifier.vkey + "\n", encoding="utf-8")
+    for name, person in keys.items():
+        person.save(people / f"{name}.key", passphrase, **argon2)
+        person.custodian.save(people / f"{name}.json")
     policy.save(root / "policy.json")
     return InitializedKeys(
         root / "recipient.json",
@@ -76,6 +88,10 @@ def init_keys(
         root / "log.vkey",
         root / "log.key",
         root / "policy.json",
+        root / "office.key",
+        root / "office.vkey",
+        root / "release.key",
+        root / "release.vkey",
         {name: people / f"{name}.key" for name in custodians},
         {name: people / f"{name}.key" for name in requesters},
     )

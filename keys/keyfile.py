@@ -1,49 +1,32 @@
-"""The key file: all sealed records of one shard, one Parquet file.
+"""The key file of one shard: built from sealed parts, and opened face by face. Its layout: keys/keyfile_layout.py."""
 
-Columns, one row per face, ordered by (sample's place in the shard, face index):
-    sample       string           the sample's __key__
-    face_index   int32            0, 1, ...
-    part         int32            index into the header's "parts": which shard key the record is sealed under
-    record       binary, nullable the sealed record (keys/sealing.py); null once shredded
-    shredded_at  int64, nullable  seconds since 1970 UTC at which the record was destroyed; null while it lives
-File metadata key "diffpriv.key_file": JSON, sorted keys, no spaces:
-    {"format": "diffpriv key file", "version": 1, "dataset", "shard", "config_digest", "faces": number of rows,
-     "recipients": [[fingerprint, kind], ...],
-     "parts": [{"commitment": base64 of 32 bytes, "wraps": [base64 per recipient]}, ...]}
-A part all of whose rows are shredded has "wraps": []. Anyone can rewrite the unsealed columns, so a reader trusts none of them:
-the records and wraps are bound to dataset, shard, configuration, sample and face index, and the SHA-256 of the whole
-file is in the audit log.
-"""
-
-import base64
-import json
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from keys.context import ShardContext
-from keys.errors import KeyFileError, MisuseError, RecordError, ShreddedError, UnknownFaceError, WrongRecipientError
-from keys.lockbox import canonical_json
-from keys.recipients import Recipient, Unwrapper
-from keys.sealing import OpenedFace, SealedPart, commitment_fits, open_record, wrap_context
-from keys.secrets import ShardKey
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.errors import KeyFileError, MisuseError, RecordError, ShreddedError, UnknownFaceError, WrongRecipientError
+from diffpriv.keys.keyfile_layout import COLUMNS, Layout, Part, make_table, parse_layout, write_layout
+from diffpriv.keys.quorum import OpenLocks, ShardLock, one_lock, open_lock
+from diffpriv.keys.recipients import Recipient, Unwrapper
+from diffpriv.keys.sealing import (
+    OpenedFace,
+    SealedPart,
+    commitment_fits,
+    join_halves,
+    make_shard_key,
+    open_record,
+    reseal_record,
+    wrap_context,
+)
+from diffpriv.keys.secrets import ShardKey
 
 if TYPE_CHECKING:
     import pyarrow
 
-_METADATA_KEY = b"diffpriv.key_file"
-_FORMAT = "diffpriv key file"
 Face = tuple[str, int]  # (sample, face_index)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One shard key of the file: its commitment, and one wrap per recipient (none once all its rows are shredded)."""
-
-    commitment: bytes
-    wraps: tuple[bytes, ...]
 
 
 def build_key_file(context: ShardContext, parts: Sequence[SealedPart], sample_order: Iterable[str] | None = None) -> bytes:
@@ -75,21 +58,24 @@ def build_key_file(context: ShardContext, parts: Sequence[SealedPart], sample_or
         if one[:2] == other[:2]:
             raise KeyFileError(f"face {one[1]} of sample {one[0]} of {context.shard} was sealed twice.")
     columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], []]
-    header_parts = [Part(part.commitment, part.wraps) for part in parts]
+    locks = one_lock([part.lock for part in parts if part.lock is not None], context.shard)
+    if locks and any(part.lock is None for part in parts):
+        raise KeyFileError(f"some parts of {context.shard} were locked under a custody policy and some were not.")
+    place_of = {lock.id: number for number, lock in enumerate(locks)}
+    header_parts = [
+        Part(part.commitment, part.wraps, place_of[part.lock.id] if part.lock else -1, part.quorum_wrap) for part in parts
+    ]
     recipients = list(parts[0].recipients) if parts else []
-    return _write(context, recipients, header_parts, _table(*columns, [None] * len(rows)))
+    return write_layout(Layout(context, recipients, header_parts, make_table(*columns, [None] * len(rows)), locks))
 
 
 class KeyFile:
     """A parsed key file. Parsing checks the layout only; `open_face` and the audit log check everything else."""
 
-    def __init__(
-        self, context: ShardContext, recipients: list[tuple[str, str]], parts: list[Part], table: "pyarrow.Table"
-    ) -> None:
-        self.context = context
-        self.recipients = recipients  # (fingerprint, kind)
-        self.parts = parts
-        self._table = table
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.context, self.recipients, self.parts, self.locks = layout.context, layout.recipients, layout.parts, layout.locks
+        self._table: pyarrow.Table = layout.table
 
     @classmethod
     def parse(cls, data: bytes, *, dataset: str | None = None, shard: str | None = None) -> "KeyFile":
@@ -97,37 +83,15 @@ class KeyFile:
 
         Raises: KeyFileError naming the shard and what is wrong.
         """
-        import pyarrow
-        import pyarrow.parquet
-
         where = f"the key file of {shard}" if shard else "the key file"
-        try:
-            file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
-            metadata = file.metadata.metadata or {}
-            if _METADATA_KEY not in metadata:
-                raise ValueError("it is a Parquet file, but not one of keys")
-            header = json.loads(metadata[_METADATA_KEY])
-            table = file.read()
-            if header["format"] != _FORMAT or header["version"] != 1:
-                raise ValueError("not a key file of version 1")
-            if not all(isinstance(header[name], str) for name in ("dataset", "shard", "config_digest")):
-                raise ValueError("its header names no dataset, shard and configuration")
-            context = ShardContext(header["dataset"], header["shard"], header["config_digest"])
-            recipients = [(str(fingerprint), str(kind)) for fingerprint, kind in header["recipients"]]
-            parts = [_parse_part(part, len(recipients)) for part in header["parts"]]
-            if table.schema.remove_metadata() != _schema():
-                raise ValueError("its columns are not those of a key file")
-            if header["faces"] != table.num_rows:
-                raise ValueError(f"it has {table.num_rows} rows where its header says {header['faces']}")
-            _check_rows(table, len(parts))
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, pyarrow.ArrowException) as error:
-            raise KeyFileError(f"{where} is damaged: {_first_line(error)}.") from error
+        layout = parse_layout(data, where)
+        context = layout.context
         if (dataset is not None and context.dataset != dataset) or (shard is not None and context.shard != shard):
             raise KeyFileError(
                 f"{where} of dataset {dataset} is really that of {context.shard} of dataset {context.dataset}: "
                 "files were swapped or renamed."
             )
-        return cls(context, recipients, parts, table)
+        return cls(layout)
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -136,6 +100,11 @@ class KeyFile:
     def sealed_to(self) -> list[str]:
         """Fingerprints of the recipients."""
         return [fingerprint for fingerprint, _ in self.recipients]
+
+    @property
+    def policy(self) -> str:
+        """Digest of the custody policy that the shard is locked under; "" where the recipient's key alone opens it."""
+        return self.locks[0].policy if self.locks else ""
 
     def faces(self) -> list[Face]:
         """(sample, face index) of every row, shredded ones too, in the file's order."""
@@ -146,24 +115,40 @@ class KeyFile:
         dates = self._table["shredded_at"].to_pylist()
         return {face: at for face, at in zip(self.faces(), dates, strict=True) if at is not None}
 
-    def open_face(self, sample: str, face_index: int, recipient_key: Unwrapper) -> OpenedFace:
+    def open_face(self, sample: str, face_index: int, recipient_key: Unwrapper, opened: OpenLocks | None = None) -> OpenedFace:
         """Open one face's record.
 
+        Args:
+            opened: the locks that a quorum opened; needed where the shard is locked under a policy.
         Raises:
-            UnknownFaceError, ShreddedError, WrongRecipientError, RecordError: each names the face or the shard.
+            UnknownFaceError, ShreddedError, WrongRecipientError, QuorumError, RecordError: each names the face or the shard.
         """
         row = self.check_openable(sample, face_index, recipient_key.fingerprint)
-        shard_key = self.shard_key(row["part"], recipient_key)
+        shard_key = self.shard_key(row["part"], recipient_key, opened)
         return open_record(shard_key, self.context.face(sample, face_index), row["record"])
+
+    def record_digest(self, sample: str, face_index: int) -> str:
+        """SHA-256 of the sealed record, which a request names: after a redo it is another. Raises as `check_openable`."""
+        row = self._living(sample, face_index)
+        return hashlib.sha256(row["record"]).hexdigest()
+
+    def lock_of(self, sample: str, face_index: int) -> ShardLock | None:
+        """The lock that opening the face takes; None in files without a policy. Raises as `check_openable`."""
+        part = self.parts[self._living(sample, face_index)["part"]]
+        return self.locks[part.lock] if part.lock >= 0 else None
 
     def check_openable(self, sample: str, face_index: int, fingerprint: str) -> dict[str, Any]:
         """The face's row. Raises as `open_face` does for what can be known without unwrapping anything."""
+        row = self._living(sample, face_index)
+        self.check_recipient(fingerprint)
+        return row
+
+    def _living(self, sample: str, face_index: int) -> dict[str, Any]:
         row = self._row(sample, face_index)
         if row["record"] is None:
             day = datetime.fromtimestamp(row["shredded_at"], timezone.utc).date().isoformat()
             where = f"face {face_index} of sample {sample} in {self.context.shard}"
             raise ShreddedError(f"{where} was shredded on {day}; it can't be recovered.")
-        self.check_recipient(fingerprint)
         return row
 
     def check_recipient(self, fingerprint: str) -> int:
@@ -176,22 +161,29 @@ class KeyFile:
             )
         return self.sealed_to.index(fingerprint)
 
-    def shard_key(self, part: int, recipient_key: Unwrapper) -> ShardKey:
-        """Unwrap one part's shard key. Raises: WrongRecipientError, RecordError naming shard and part."""
+    def shard_key(self, part: int, recipient_key: Unwrapper, opened: OpenLocks | None = None) -> ShardKey:
+        """One part's shard key. Raises: WrongRecipientError, QuorumError, RecordError naming shard and part."""
         place = self.check_recipient(recipient_key.fingerprint)
         one = self.parts[part]
         where = f"the shard key of part {part} in {self.context.shard} of dataset {self.context.dataset}"
         if not one.wraps:
             raise RecordError(f"{where} was destroyed, but a record under it was not; the key file was altered.")
+        lock = self.locks[one.lock] if one.lock >= 0 else None
+        lock_key = (opened.key(lock) if opened is not None else None) if lock is not None else None
+        if lock is not None and lock_key is None:
+            open_lock(lock, self.context, {})  # says what it takes
+        info = wrap_context(self.context, one.commitment, lock)
         try:
-            key = recipient_key.unwrap(one.wraps[place], wrap_context(self.context, one.commitment))
+            key = recipient_key.unwrap(one.wraps[place], info)
+            if lock_key is not None:
+                key = join_halves(self.context, key, lock_key.unwrap(one.quorum_wrap, info))
         except RecordError:
-            raise RecordError(f"{where} can't be unwrapped: altered, or of another dataset or shard.") from None
+            raise RecordError(f"{where} can't be unwrapped: altered, or of another dataset, shard or policy.") from None
         if not commitment_fits(key, one.commitment):
             raise RecordError(f"{where} does not fit its commitment: it was swapped for another key.")
         return key
 
-    def check_all(self, recipient_key: Unwrapper) -> int:
+    def check_all(self, recipient_key: Unwrapper, locks: OpenLocks | None = None) -> int:
         """Open every living record and forget it; the number that opened. Raises at the first that does not, as `open_face`."""
         opened: dict[int, ShardKey] = {}
         living = 0
@@ -200,15 +192,22 @@ class KeyFile:
                 continue
             part = row["part"]
             if part not in opened:
-                opened[part] = self.shard_key(part, recipient_key)
+                opened[part] = self.shard_key(part, recipient_key, locks)
             open_record(opened[part], self.context.face(row["sample"], row["face_index"]), row["record"])
             living += 1
         return living
 
-    def rewrapped(self, add: Sequence[Recipient], remove: Collection[str], recipient_key: Unwrapper | None = None) -> bytes:
+    def rewrapped(
+        self,
+        add: Sequence[Recipient],
+        remove: Collection[str],
+        recipient_key: Unwrapper | None = None,
+        opened: OpenLocks | None = None,
+    ) -> bytes:
         """The file with recipients added and removed (by fingerprint); not one record changes.
 
-        Wraps of recipients that stay are kept as they are. Only adding needs `recipient_key`, to unwrap the shard keys once.
+        Wraps of recipients that stay are kept as they are. Adding needs `recipient_key`, to unwrap the recipients' half once,
+        and under a policy the quorum's `opened` locks: adding a recipient is theirs to approve.
         Raises: MisuseError if nobody would be left, or a key is needed and missing; as `shard_key` does.
         """
         kept = [place for place, fingerprint in enumerate(self.sealed_to) if fingerprint not in remove]
@@ -223,16 +222,43 @@ class KeyFile:
             if part.wraps:
                 wraps = tuple(part.wraps[place] for place in kept)
                 if new and recipient_key is not None:
-                    key = self.shard_key(number, recipient_key)
-                    info = wrap_context(self.context, part.commitment)
-                    wraps += tuple(recipient.wrap(key, info) for recipient in new)
-            parts.append(Part(part.commitment, wraps))
+                    key = self.shard_key(number, recipient_key, opened)  # also checks what is about to be passed on
+                    info = wrap_context(self.context, part.commitment, self.locks[part.lock] if part.lock >= 0 else None)
+                    half = recipient_key.unwrap(part.wraps[self.check_recipient(recipient_key.fingerprint)], info)
+                    wraps += tuple(recipient.wrap(half if part.lock >= 0 else key, info) for recipient in new)
+            parts.append(Part(part.commitment, wraps, part.lock, part.quorum_wrap))
         recipients = [self.recipients[place] for place in kept] + [(one.fingerprint, one.kind) for one in new]
-        return _write(self.context, recipients, parts, self._table)
+        return write_layout(Layout(self.context, recipients, parts, self._table, self.locks))
+
+    def resealed(
+        self, recipients: Sequence[Recipient], lock: ShardLock, recipient_key: Unwrapper, opened: OpenLocks | None = None
+    ) -> bytes:
+        """The file under a new lock and fresh shard keys, wrapped to `recipients` anew; payloads' seals stay as they are.
+
+        Args:
+            lock: of the new policy, for this very shard.
+            opened: the present lock, where there is one.
+        Raises: as `shard_key` and `open_record` do.
+        """
+        old = {n: self.shard_key(n, recipient_key, opened) for n, part in enumerate(self.parts) if part.wraps}
+        fresh = {number: make_shard_key(self.context, recipients, lock) for number in old}
+        samples, indices, numbers, records, dates = (self._table[name].to_pylist() for name in COLUMNS)
+        for row, (sample, index, part, record) in enumerate(zip(samples, indices, numbers, records, strict=True)):
+            if record is not None:
+                face = self.context.face(sample, index)
+                records[row] = reseal_record(old[part], fresh[part].key, face, record)
+        parts = [
+            Part(fresh[n].commitment, fresh[n].wraps, 0, fresh[n].quorum_wrap) if n in fresh else Part(part.commitment, (), 0)
+            for n, part in enumerate(self.parts)
+        ]
+        sealed_to = [(one.fingerprint, one.kind) for one in recipients]
+        return write_layout(
+            Layout(self.context, sealed_to, parts, make_table(samples, indices, numbers, records, dates), [lock])
+        )
 
     def without(self, selected: Callable[[Face], bool], now: int) -> tuple[bytes, list[Face]]:
         """The file with the selected living records destroyed, and which those were (none: the bytes are not to be used)."""
-        samples, indices, numbers, records, dates = (self._table[name].to_pylist() for name in _COLUMNS)
+        samples, indices, numbers, records, dates = (self._table[name].to_pylist() for name in COLUMNS)
         destroyed = []
         for row, face in enumerate(zip(samples, indices, strict=True)):
             if records[row] is not None and selected(face):
@@ -240,8 +266,10 @@ class KeyFile:
                 destroyed.append(face)
         alive = {number for number, record in zip(numbers, records, strict=True) if record is not None}
         # The wraps of a part without living rows go too: the shard key dies with its last face.
-        parts = [part if number in alive else Part(part.commitment, ()) for number, part in enumerate(self.parts)]
-        return _write(self.context, self.recipients, parts, _table(samples, indices, numbers, records, dates)), destroyed
+        parts = [part if number in alive else part.destroyed() for number, part in enumerate(self.parts)]
+        table = make_table(samples, indices, numbers, records, dates)
+        layout = Layout(self.context, self.recipients, parts, table, self.locks)
+        return write_layout(layout.without_idle_locks()), destroyed
 
     def _row(self, sample: str, face_index: int) -> dict[str, Any]:
         from pyarrow import compute
@@ -256,92 +284,3 @@ class KeyFile:
             where = f"{self.context.shard} has {len(found)} records of face {face_index} of sample {sample}"
             raise KeyFileError(f"{where}: a row was doubled.")
         return found[0]
-
-
-_COLUMNS = ("sample", "face_index", "part", "record", "shredded_at")
-
-
-def _schema() -> "pyarrow.Schema":
-    import pyarrow
-
-    return pyarrow.schema(
-        [
-            pyarrow.field("sample", pyarrow.string(), nullable=False),
-            pyarrow.field("face_index", pyarrow.int32(), nullable=False),
-            pyarrow.field("part", pyarrow.int32(), nullable=False),
-            pyarrow.field("record", pyarrow.binary()),
-            pyarrow.field("shredded_at", pyarrow.int64()),
-        ]
-    )
-
-
-def _table(*columns: Sequence[Any]) -> "pyarrow.Table":
-    import pyarrow
-
-    return pyarrow.Table.from_arrays(
-        [pyarrow.array(column, field.type) for column, field in zip(columns, _schema(), strict=True)], schema=_schema()
-    )
-
-
-def _write(
-    context: ShardContext, recipients: Sequence[tuple[str, str]], parts: Sequence[Part], table: "pyarrow.Table"
-) -> bytes:
-    import pyarrow
-    import pyarrow.parquet
-
-    header = {
-        "format": _FORMAT,
-        "version": 1,
-        "dataset": context.dataset,
-        "shard": context.shard,
-        "config_digest": context.config_digest,
-        "faces": table.num_rows,
-        "recipients": [list(one) for one in recipients],
-        "parts": [{"commitment": _b64(part.commitment), "wraps": [_b64(wrap) for wrap in part.wraps]} for part in parts],
-    }
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.parquet.ParquetWriter(
-        sink,
-        _schema(),
-        version="2.6",
-        store_schema=False,
-        write_statistics=False,  # they would repeat sample names for nothing
-        use_dictionary=["part", "face_index"],
-        column_encoding={"sample": "DELTA_BYTE_ARRAY"},
-        # Sealed bytes don't compress; names and numbers do.
-        compression={"sample": "zstd", "face_index": "zstd", "part": "zstd", "record": "none", "shredded_at": "zstd"},
-    ) as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({_METADATA_KEY: canonical_json(header)})
-    return sink.getvalue().to_pybytes()
-
-
-def _parse_part(part: dict[str, Any], recipients: int) -> Part:
-    commitment = base64.b64decode(part["commitment"], validate=True)
-    wraps = tuple(base64.b64decode(wrap, validate=True) for wrap in part["wraps"])
-    if len(commitment) != 32 or len(wraps) not in (0, recipients):
-        raise ValueError("its list of wrapped shard keys is incomplete")
-    return Part(commitment, wraps)
-
-
-def _check_rows(table: "pyarrow.Table", parts: int) -> None:
-    from pyarrow import compute
-
-    if table.num_rows == 0:
-        return
-    part = compute.min_max(table["part"]).as_py()
-    if part["min"] < 0 or part["max"] >= parts:
-        raise ValueError("a row names a shard key that the header lacks")
-    if compute.min(table["face_index"]).as_py() < 0:
-        raise ValueError("a row has a negative face index")
-    dead, dated = compute.is_null(table["record"]), compute.is_valid(table["shredded_at"])
-    if not compute.all(compute.equal(dead, dated)).as_py():
-        raise ValueError("a row is neither sealed nor shredded")
-
-
-def _b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

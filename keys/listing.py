@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
-from keys.keyfile import KeyFile
-from keys.store import KeyStore
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.store import KeyStore
 
 
 @dataclass(frozen=True)
 class KeyFileSummary:
+    """What a key file says without a key."""
+
     dataset: str
     shard: str
     faces: int  # with a living record
@@ -16,6 +18,7 @@ class KeyFileSummary:
     recipients: tuple[str, ...]  # fingerprints
     size: int  # bytes
     config_digest: str
+    policy: str  # digest of the custody policy it is locked under; "" where a recipient's key alone opens it
 
 
 def list_key_files(store: KeyStore, dataset: str | None = None) -> list[KeyFileSummary]:
@@ -25,9 +28,7 @@ def list_key_files(store: KeyStore, dataset: str | None = None) -> list[KeyFileS
         data = store.get(*shard)
         file = KeyFile.parse(data, dataset=shard[0], shard=shard[1])
         gone = len(file.shredded())
-        found.append(
-            KeyFileSummary(
-                *shard, len(file) - gone, gone, len(file.parts), tuple(file.sealed_to), len(data), file.context.config_digest
-            )
-        )
+        sealed_to, digest = tuple(file.sealed_to), file.context.config_digest
+        living = len(file) - gone
+        found.append(KeyFileSummary(*shard, living, gone, len(file.parts), sealed_to, len(data), digest, file.policy))
     return found

@@ -12,12 +12,13 @@ The file is one JSON object, UTF-8:
 Associated data: canonical("diffpriv/v1/lockbox", JSON of {format, version, kind, public, kdf}, sorted keys, no spaces), so no
 field can be changed unnoticed. The key is the Argon2id output of the passphrase (UTF-8, NFC), 32 bytes; for kdf "none" it is
 32 zero bytes.
-Files are written with mode 0600 and never over an existing file.
+Files are written with mode 0600 and never over an existing file, and not read where others could read them too.
 """
 
 import base64
 import json
 import os
+import stat
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from keys.context import canonical
-from keys.errors import MisuseError, PassphraseError, RecipientError
+from diffpriv.keys.context import canonical
+from diffpriv.keys.errors import MisuseError, PassphraseError, RecipientError
+from diffpriv.keys.json_text import parse_json
 
 FORMAT = "diffpriv private key"
 
@@ -82,11 +84,6 @@ def unlock(data: bytes, kind: str, passphrase: str | None, *, name: str = "the k
         raise RecipientError(f"{name} is not a {FORMAT} file: its kdf, nonce or sealed field is malformed.") from error
 
 
-def public_half(data: bytes, kind: str, *, name: str = "the key file") -> dict[str, Any]:
-    """The public half, unauthenticated: for display and for choosing a file, never for trust."""
-    return _parse(data, kind, name)["public"]
-
-
 def write_private(path: str | os.PathLike[str], data: bytes) -> None:
     """Create the file with mode 0600. Raises: MisuseError if it exists (a private key is never overwritten)."""
     target = Path(path)
@@ -102,9 +99,40 @@ def write_private(path: str | os.PathLike[str], data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def check_private(path: str | os.PathLike[str]) -> None:
+    """Raises: MisuseError if others than this user could read or change the file; OSError if it is not there.
+
+    A file of another owner may be readable by its group: that is how Kubernetes hands secrets to a user that is not root.
+    Pipes and terminals have no readers but this process.
+    """
+    found = os.stat(path)
+    loose = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
+    if os.name == "nt" or not stat.S_ISREG(found.st_mode):
+        return
+    if found.st_uid == os.geteuid():
+        loose |= stat.S_IRGRP
+    if found.st_mode & loose:
+        mode = stat.S_IMODE(found.st_mode)
+        raise MisuseError(
+            f"others may read or change {os.fspath(path)} (mode {mode:04o}).", advice=f"chmod 600 {os.fspath(path)}"
+        )
+
+
+def read_private_text(path: str | os.PathLike[str]) -> str:
+    """A secret text file, lines ended by "\\n" whatever they ended in. Raises as `check_private` does; UnicodeDecodeError."""
+    check_private(path)
+    return Path(path).read_text(encoding="utf-8")
+
+
+def read_private(path: str | os.PathLike[str]) -> bytes:
+    """A secret file's bytes. Raises as `check_private` does."""
+    check_private(path)
+    return Path(path).read_bytes()
+
+
 def _parse(data: bytes, kind: str, name: str) -> dict[str, Any]:
     try:
-        body = json.loads(data)
+        body = parse_json(data)
         known = body["format"] == FORMAT and body["version"] == 1
         parts = (body["kind"], body["kdf"]["name"], body["public"]["fingerprint"], body["nonce"], body["sealed"])
     except (ValueError, KeyError, TypeError) as error:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from keys.errors import MisuseError, PassphraseError, RecipientError, RecordError
-from keys.recipients import RSA_OAEP, RSA_OAEP_SHA1, Recipient, open_bound
-from keys.secrets import ShardKey
+from diffpriv.keys.errors import MisuseError, PassphraseError, RecipientError, RecordError
+from diffpriv.keys.recipients import RSA_OAEP, RSA_OAEP_SHA1, Recipient, open_bound
+from diffpriv.keys.secrets import ShardKey
 
 _PREFIX = "pkcs11:"
 

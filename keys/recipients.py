@@ -36,11 +36,12 @@ from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, hpke, serialization
 from cryptography.hazmat.primitives.asymmetric import mlkem, padding, rsa, x25519
 
-from keys import lockbox
-from keys.cleartext import reveal
-from keys.context import canonical
-from keys.errors import MisuseError, RecipientError, RecordError
-from keys.secrets import SecretBytes, ShardKey
+from diffpriv.keys import lockbox
+from diffpriv.keys.cleartext import reveal
+from diffpriv.keys.context import canonical
+from diffpriv.keys.errors import MisuseError, RecipientError, RecordError
+from diffpriv.keys.json_text import parse_json
+from diffpriv.keys.secrets import SecretBytes, ShardKey
 
 HPKE = "hpke-mlkem768-x25519"
 RSA_OAEP = "rsa-oaep-sha256"
@@ -56,6 +57,11 @@ class Unwrapper(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def recipient(self) -> "Recipient":
+        """The public half."""
+        ...
 
     def unwrap(self, wrapped: bytes, info: bytes) -> ShardKey:
         """Raises: RecordError if the bytes were not wrapped for this key and this context."""
@@ -86,8 +92,8 @@ class Recipient:
     def fingerprint(self) -> str:
         return hashlib.sha256(canonical("diffpriv/v1/recipient", self.kind.encode(), self.public)).hexdigest()[:32]
 
-    def wrap(self, key: ShardKey, info: bytes) -> bytes:
-        """The shard key for this recipient, bound to `info` (layout in the module's docstring)."""
+    def wrap(self, key: SecretBytes, info: bytes) -> bytes:
+        """A shard key, or another 32-byte secret, for this recipient, bound to `info` (layout in the module's docstring)."""
         if self.kind == HPKE:
             return _suite().encrypt(reveal(key), _hpke_public(self.public), info=info)
         bound = reveal(key) + hashlib.sha256(info).digest()
@@ -124,7 +130,7 @@ class Recipient:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Recipient":
         try:
-            body = json.loads(Path(path).read_bytes())
+            body = parse_json(Path(path).read_bytes())
         except OSError as error:
             raise RecipientError(f"recipient file {path} can't be read: {error.strerror}.", advice=_WHERE_FROM) from error
         except ValueError as error:
@@ -162,15 +168,18 @@ class RecipientKey(SecretBytes):
         except (InvalidTag, ValueError):
             raise RecordError("the wrapped shard key fails its authentication") from None
 
-    def save(self, path: str | os.PathLike[str], passphrase: str, **argon2: int) -> None:
-        """Write the passphrase file (mode 0600, never over another). `argon2`: iterations, lanes, memory_kib."""
+    def save(self, path: str | os.PathLike[str], passphrase: str | None, **argon2: int) -> None:
+        """Write the private key file (mode 0600, never over another). `argon2`: iterations, lanes, memory_kib.
+
+        Without a passphrase only the mode guards it: for a run key, which serves one case and opens nothing alone.
+        """
         lockbox.write_private(path, lockbox.lock("recipient", reveal(self), self.recipient.to_json(), passphrase, **argon2))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], passphrase: str | None) -> "RecipientKey":
         """Raises: PassphraseError, RecipientError naming the file."""
         try:
-            data = Path(path).read_bytes()
+            data = lockbox.read_private(path)
         except OSError as error:
             raise RecipientError(f"private key file {path} can't be read: {error.strerror}.") from error
         secret, public = lockbox.unlock(data, "recipient", passphrase, name=str(path))

@@ -1,18 +1,22 @@
-"""A recovery, from asking to release, as a state machine over the audit log.
+"""A recovery, from asking to release, over the audit log.
 
-The log is the state: a case is read from its entries, so each step can happen on another machine and on another day.
+The log is the state: a case is read from its entries, each proved against the signed head, by the rules of
+keys/audit/custody.py that `audit verify` follows too; so each step can happen on another machine and on another day.
 No clock, file or network inside: the caller injects `now` (Unix seconds), an AuditLog, and the mailed files as objects.
 """
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from keys.audit.events import AuditEvent, to_iso
-from keys.audit.log import AuditLog
-from keys.custodians import CustodyPolicy
-from keys.errors import RecoveryRefusedError
-from keys.requests import Decision, FaceRef, RecoveryRequest
+from diffpriv.keys.audit.custody import CustodyRules, policy_pinned
+from diffpriv.keys.audit.events import AuditEvent, to_iso
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.pinned import apply_entries, custody_entries
+from diffpriv.keys.custodians import CustodyPolicy
+from diffpriv.keys.errors import RecoveryRefusedError, WitnessError
+from diffpriv.keys.requests import Decision, FaceRef, RecoveryRequest
 
 # Two machines' clocks may differ this much before a decision counts as dated in the future.
 CLOCK_SKEW = 300
@@ -28,6 +32,9 @@ class CaseStatus:
     approved_by: tuple[str, ...] = ()  # fingerprints
     denied_by: str = ""
     released_at: int | None = None
+    released_index: int = -1
+    opened: bool = False
+    shares: Mapping[str, str] = field(default_factory=dict)  # custodian -> SHA-256 of the shares in the logged approval
 
     @property
     def missing(self) -> int:
@@ -36,7 +43,7 @@ class CaseStatus:
 
 @dataclass(frozen=True)
 class Release:
-    """The right to open the faces of one case, once. Only RecoveryCase.release makes one, after logging it."""
+    """The right to open the faces of one case, once. Only RecoveryCase makes one, after logging it."""
 
     case: str
     faces: tuple[FaceRef, ...]
@@ -48,13 +55,16 @@ class Release:
 class RecoveryCase:
     """A request to recover faces, from asking to release.
 
-    requested -> approved -> released            requested | approved -> denied | expired
+    requested -> approved -> released [-> opened]        requested | approved -> denied | expired
     1. An approval names the digest of this exact request; any change to the request voids it.
     2. Approvals count once per custodian of the policy, and the requester's own never counts.
     3. Nothing is unwrapped before `quorum` approvals are in the audit log; their signatures are checked again from the log.
-    4. `now` is given by the caller; a case is expired at `expires_at`, not after it.
+    4. `now` is given by the caller and never before the log's newest entry; a case is expired at `expires_at`, not after it.
     5. A released case never releases again; a denied or expired one never releases.
     6. Every transition is in the log before its effect, and so is every refusal, with a reason code.
+    7. The log serves one policy at a time: the one that it pinned last, by its first case or by a case of the one before. Under
+       an earlier one only cases that move its shards to the present one are heard.
+    8. Where the policy names witnesses, `witness_quorum` of them have cosigned a head with the release before anything opens.
 
     Args:
         request: the request exactly as it was mailed.
@@ -65,30 +75,30 @@ class RecoveryCase:
     def __init__(self, request: RecoveryRequest, policy: CustodyPolicy, log: AuditLog) -> None:
         self.request, self.policy, self._log = request, policy, log
         self.case = request.case
+        self._read: tuple[bytes, list[tuple[int, bytes]]] | None = None  # (root, entries of this case and of policies)
 
     def status(self, now: int) -> CaseStatus:
         """Read the case from the log."""
-        requested, approvals, denied, closed, released = False, [], "", "", None
-        for _, event in self._log.events(f'"case":"{self.case}"'):
-            facts = event.facts
-            if event.kind == "recovery requested":
-                requested = True
-            elif event.kind == "recovery approved" and not closed:
-                # Whoever holds the log's key could write such an entry; only the custodian can sign it.
-                if self._counts(facts) and facts["custodian"] not in approvals:
-                    approvals.append(facts["custodian"])
-            elif event.kind == "recovery denied" and not closed:
-                closed, denied = "denied", facts["custodian"]
-            elif event.kind == "recovery expired" and not closed:
-                closed = "expired"
-            elif event.kind == "recovery released":
-                closed, released = "released", event.at
-        state = closed or ("approved" if len(approvals) >= self.policy.quorum else "requested")
-        if not requested:
-            state = "unknown"
-        elif not closed and now >= self.request.expires_at:
-            state = "expired"
-        return CaseStatus(self.case, state, self.policy.quorum, tuple(approvals), denied, released)
+        case = self._rules().cases.get(self.case)
+        if case is None:
+            return CaseStatus(self.case, "unknown", self.policy.quorum)
+        return CaseStatus(
+            self.case,
+            case.state(now),
+            self.policy.quorum,
+            tuple(case.approvals),
+            case.denied_by,
+            case.released_at,
+            case.released_index,
+            case.opened,
+            dict(case.approvals),
+        )
+
+    def _rules(self) -> CustodyRules:
+        """The rules, fed with everything the log says of this case, of policies, and of the cases that changed those."""
+        if self._read is None or self._read[0] != self._log.checkpoint().root:
+            self._read = custody_entries(self._log, self.case)
+        return apply_entries(CustodyRules([self.policy]), self._read[1], self._log.url)
 
     def submit(self, now: int) -> CaseStatus:
         """Open the case. Raises: RecoveryRefusedError for a request that is malformed, expired, or in the log already."""
@@ -100,7 +110,7 @@ class RecoveryCase:
                 self._refuse(
                     "request", "expired", f"it expired at {to_iso(self.request.expires_at)}.", now, self.request.requester
                 )
-            facts = {
+            facts: dict[str, Any] = {
                 "case": self.case,
                 "requester": self.request.requester,
                 "quorum": self.policy.quorum,
@@ -108,7 +118,13 @@ class RecoveryCase:
                 "faces": len(self.request.faces),
                 "expires_at": to_iso(self.request.expires_at),
             }
-            self._log.append([AuditEvent("recovery requested", now, facts)])
+            if self.request.version > 1:
+                facts |= {"request": {"signature": base64.b64encode(self.request.signature).decode()}}
+                facts |= {"shards": len(self.request.locks)}
+            if self.request.change is not None:
+                facts |= {"change": self.request.change.logged()}
+            pin = [] if not self.policy.locks or self._rules().pinned else [policy_pinned(now, self.policy)]
+            self._log.append([*pin, AuditEvent("recovery requested", now, facts)])
             return self.status(now)
 
     def approve(self, decision: Decision, now: int) -> CaseStatus:
@@ -130,6 +146,31 @@ class RecoveryCase:
             facts = {"case": self.case, "faces": len(self.request.faces), "approved_by": list(status.approved_by)}
             appended = self._log.append([AuditEvent("recovery released", now, facts)])
             return Release(self.case, self.request.faces, now, appended.first, status.approved_by)
+
+    def released(self, now: int) -> Release | None:
+        """The release that waits for witnesses, or None if there is none to resume."""
+        status = self.status(now)
+        if status.state != "released" or status.opened or not self.policy.witness_quorum or status.released_at is None:
+            return None
+        return Release(self.case, self.request.faces, status.released_at, status.released_index, status.approved_by)
+
+    def check_witnessed(self, release: Release, now: int) -> None:
+        """Rule 8, and log that the case is opened now. Raises: WitnessError naming how many cosignatures are missing."""
+        wanted = self.policy.witness_quorum
+        if not wanted:
+            return
+        with self._log.serialised():
+            if self.status(now).opened:
+                self._refuse("open", "opened", "it was opened before.", now, self.request.requester)
+            head = self._log.checkpoint(self.policy.witness_verifiers)
+            have = len(head.witnesses) if head.size > release.log_index else 0
+            if have < wanted:
+                raise WitnessError(
+                    f"recovery {self.case[:12]}… is released in entry {release.log_index}; {have} of {wanted} witnesses have "
+                    "cosigned a head that holds it.",
+                    advice='Have witnesses cosign ("diffpriv audit witness"), then run this again.',
+                )
+            self._log.append([AuditEvent("recovery opened", now, {"case": self.case, "witnesses": have})])
 
     def fail(self, reason: str, now: int) -> None:
         """Log that the faces could not be opened. `reason` is a short code or class name, never a sample's name."""
@@ -181,7 +222,9 @@ class RecoveryCase:
             status = self._check_open(wanted, now, by)  # rules 4 and 5
             if wanted == "approve" and by in status.approved_by:
                 self._refuse(wanted, "duplicate", "this custodian's approval is in the log already.", now, by)
-            signed = {"decided_at": decision.decided_at, "signature": base64.b64encode(decision.signature).decode()}
+            signed = decision.logged()
+            if wanted == "approve" and len(decision.shares) != len(self.request.locks):
+                self._refuse(wanted, "no-shares", "the approval lacks shares of shards that the request names.", now, by)
             if wanted == "approve":
                 event = AuditEvent("recovery approved", now, {"case": self.case, "custodian": by, "approval": signed})
             else:
@@ -190,31 +233,38 @@ class RecoveryCase:
             return self.status(now)
 
     def _check_request(self, step: str, now: int) -> None:
-        by = self.request.requester
+        by, newest = self.request.requester, self._log.newest()
+        if now < newest:  # rule 4; an entry dated back can't be logged
+            raise RecoveryRefusedError(
+                f"recovery {self.case[:12]}…, {step}: the clock says {to_iso(now)}, and the log's newest entry is of "
+                f"{to_iso(newest)}.",
+                reason="clock",
+                advice="Set this machine's clock right.",
+            )
         if (self.request.policy, self.request.quorum) != (self.policy.digest, self.policy.quorum):
             self._refuse(step, "other-policy", "the request was made under another custody policy.", now, by)
         if not self.request.signed_by(self.policy):
             self._refuse(
                 step, "bad-request", "the request is not signed by a person of the policy, or it was altered.", now, by
             )
+        pinned = self._rules().pinned  # rule 7
+        change = self.request.change
+        moves_on = change is not None and self.policy.digest in pinned and change.policy == pinned[-1]
+        if pinned and pinned[-1] != self.policy.digest and not moves_on:
+            message = f"the log serves custody policy {pinned[-1][:12]}…, and this one is {self.policy.digest[:12]}…."
+            self._refuse(step, "other-policy", message, now, by)
 
     def _check_open(self, step: str, now: int, by: str) -> CaseStatus:
         status = self.status(now)
         if status.state == "unknown":
             self._refuse(step, "not-requested", "no such request is in the audit log, or it was altered since.", now, by)
         if status.state == "expired":
-            if not any(self._log.events(f'"case":"{self.case}"', '"kind":"recovery expired"')):
+            if self._rules().cases[self.case].closed != "expired":
                 self._log.append([AuditEvent("recovery expired", now, {"case": self.case})])
             self._refuse(step, "expired", f"it expired at {to_iso(self.request.expires_at)}.", now, by)
         if status.state in ("denied", "released"):
             self._refuse(step, status.state, f"it was {status.state} before.", now, by)
         return status
-
-    def _counts(self, facts: Any) -> bool:
-        by = facts["custodian"]
-        signed = facts["approval"]
-        decision = Decision(self.case, by, "approve", signed["decided_at"], base64.b64decode(signed["signature"]))
-        return by != self.request.requester and decision.signed_by(self.policy)
 
     def _refuse(self, step: str, reason: str, message: str, now: int, by: str) -> NoReturn:
         by = by if self.policy.person(by) else "unknown"  # an unchecked file's text stays out of the log

@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keys.audit.events import AuditEvent
-from keys.audit.ledger import Ledger
-from keys.audit.log import AuditLog
-from keys.errors import KeyFileError
-from keys.keyfile import KeyFile
-from keys.store import KeyStore
+from diffpriv.keys.audit.events import AuditEvent
+from diffpriv.keys.audit.ledger import Ledger
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.errors import KeyFileError
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.store import KeyStore
 
 _BATCH_BYTES = 64 * 1024 * 1024
 _BATCH_FILES = 64  # one append to the log covers them: signing and syncing once per file would cost more than the work
@@ -30,8 +30,12 @@ class KeyFileRewriter:
         self._queue: list[tuple[Shard, bytes, AuditEvent]] = []
         self._digests: dict[Shard, str] = {}  # of the files as they were read
         self._ledger = Ledger()
-        for index, entry in log.entries():
-            self._ledger.take(index, entry)
+        log.read_proved(self._ledger.take)
+
+    @property
+    def pinned(self) -> list[str]:
+        """Digests of the custody policies that the log pins, the present one last."""
+        return list(self._ledger.custody.pinned)
 
     def read(self, dataset: str, shard: str) -> KeyFile:
         """Raises: KeyFileError if the file is not one that the log names."""

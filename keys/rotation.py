@@ -5,21 +5,21 @@ before: whoever had an old copy of a key file and the old private key can still 
 dataset.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from keys.audit.log import AuditLog
-from keys.errors import MisuseError
-from keys.identity import rewrap_identity_root
-from keys.recipients import Recipient, Unwrapper
-from keys.rewriting import KeyFileRewriter
-from keys.store import KeyStore
-
-Shard = tuple[str, str]
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.errors import MisuseError
+from diffpriv.keys.identity import rewrap_identity_roots
+from diffpriv.keys.recipients import Recipient, Unwrapper
+from diffpriv.keys.rewriting import KeyFileRewriter, Shard
+from diffpriv.keys.store import KeyStore
 
 
 @dataclass
 class RotationReport:
+    """What a rotation did to each key file."""
+
     rewrapped: list[Shard] = field(default_factory=list)
     unchanged: list[Shard] = field(default_factory=list)  # had these recipients already
 
@@ -33,7 +33,6 @@ def rotate(
     remove: Sequence[str] = (),
     recipient_key: Unwrapper | None = None,
     dataset: str | None = None,
-    progress: Callable[[Shard], None] | None = None,
 ) -> RotationReport:
     """Rewrap every key file of the store, or of one dataset. Safe to stop and to run again: finished files are passed over.
 
@@ -49,13 +48,7 @@ def rotate(
     if both:
         raise MisuseError(f"recipient {min(both)} is to be added and removed at once.")
     report = RotationReport()
-
-    def written(shard: Shard) -> None:
-        report.rewrapped.append(shard)
-        if progress:
-            progress(shard)
-
-    rewriter = KeyFileRewriter(store, log, written)
+    rewriter = KeyFileRewriter(store, log, report.rewrapped.append)
     for shard in store.list(dataset):
         file = rewriter.read(*shard)
         present = set(file.sealed_to)
@@ -67,6 +60,5 @@ def rotate(
         facts = {"added": [one.fingerprint for one in added], "removed": removed}
         rewriter.replace("recipient rotated", file, file.rewrapped(added, removed, recipient_key), facts, now)
     rewriter.flush()
-    for one in sorted({name for name, _ in store.list(dataset)}):
-        rewrap_identity_root(store, one, add, remove, recipient_key)
+    rewrap_identity_roots(store, add, remove, recipient_key, dataset)
     return report

@@ -67,3 +67,15 @@ class ShardKey(SecretBytes):
     """The AEAD key that wraps the face keys of one part (one worker's batch) of a shard."""
 
     __slots__ = ()
+
+
+class KeyHalf(SecretBytes):
+    """One of the two secrets that a shard key is derived from: the recipients' or the quorum's."""
+
+    __slots__ = ()
+
+
+class KeyShare(SecretBytes):
+    """One custodian's share of a shard's lock."""
+
+    __slots__ = ()

@@ -16,15 +16,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from keys.audit.checkpoint import NoteVerifier, open_json, sign_json
-from keys.audit.events import to_iso
-from keys.audit.log import AuditLog
-from keys.context import canonical
-from keys.errors import AuditError, MisuseError, UnknownFaceError
-from keys.keyfile import Face, KeyFile
-from keys.requests import FaceRef
-from keys.rewriting import KeyFileRewriter
-from keys.store import KeyStore
+from diffpriv.keys.audit.events import to_iso
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.context import canonical
+from diffpriv.keys.errors import AuditError, MisuseError, UnknownFaceError
+from diffpriv.keys.keyfile import Face, KeyFile
+from diffpriv.keys.notes import NoteVerifier, open_json, sign_json
+from diffpriv.keys.requests import FaceRef
+from diffpriv.keys.rewriting import KeyFileRewriter
+from diffpriv.keys.store import KeyStore
 
 RECEIPT = "diffpriv shredding receipt"
 SCOPES = ("face", "sample", "person", "dataset")
@@ -54,6 +54,8 @@ class Selection:
 
 @dataclass
 class ShredReport:
+    """Which faces were destroyed now and before, and the signed receipt."""
+
     destroyed: list[FaceRef] = field(default_factory=list)
     already: dict[FaceRef, str] = field(default_factory=dict)  # when
     receipt: bytes | None = None  # None if nothing was left to destroy
@@ -151,6 +153,7 @@ def read_receipt(note: bytes, verifier: NoteVerifier) -> dict[str, Any]:
 
 
 def commit_shredded(salt: bytes, dataset: str, shard: str, faces: Iterable[Face]) -> str:
+    """Salted digest of destroyed faces: it names nobody, and who has the salt can check it."""
     fields = [salt, dataset.encode(), shard.encode()]
     for sample, index in faces:
         fields += [sample.encode(), index.to_bytes(4, "big")]

@@ -5,11 +5,13 @@ from typing import Protocol
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from keys.context import ShardContext, canonical
-from keys.secrets import FaceKey
+from diffpriv.keys.context import ShardContext, canonical
+from diffpriv.keys.secrets import FaceKey
 
 
 class KeySource(Protocol):
+    """Where a worker gets the keys of faces."""
+
     def face_key(self, context: ShardContext, sample: str, face_index: int) -> FaceKey:
         """The key of one face. Called in the worker that transforms and seals the face, and nowhere else."""
         ...

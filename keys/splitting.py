@@ -13,12 +13,11 @@ Fewer than M shares say nothing about the key. After splitting, destroy the pass
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from keys.cleartext import reveal
-from keys.errors import MisuseError, RecipientError
-from keys.lockbox import write_private
-from keys.recipients import Recipient, RecipientKey
+from diffpriv.keys.cleartext import reveal
+from diffpriv.keys.errors import MisuseError, RecipientError
+from diffpriv.keys.lockbox import read_private_text, write_private
+from diffpriv.keys.recipients import Recipient, RecipientKey
 
 _TITLE = "diffpriv recovery key share"
 
@@ -75,7 +74,7 @@ def join(words: Sequence[str], expected: Recipient | None = None) -> RecipientKe
 def read_share(path: str | os.PathLike[str]) -> str:
     """The words of a share file. Raises: RecipientError."""
     try:
-        head, _, words = Path(path).read_text(encoding="utf-8").partition("\n\n")
+        head, _, words = read_private_text(path).partition("\n\n")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipientError(f"share file {path} can't be read.") from error
     if not head.startswith(_TITLE) or not words.strip():

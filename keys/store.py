@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
-from keys.errors import MisuseError
-from keys.files import open_location
+from diffpriv.keys.errors import MisuseError
+from diffpriv.keys.files import open_location
 
 SUFFIX = ".keys.parquet"
 IDENTITY_ROOT = "identity-root.json"  # see keys/identity.py
@@ -39,6 +39,7 @@ def encode_name(name: str) -> str:
 
 
 def key_file_path(dataset: str, shard: str) -> str:
+    """Name of a shard's key file in the store."""
     return f"{encode_name(dataset)}/{encode_name(shard)}{SUFFIX}"
 
 
@@ -73,7 +74,7 @@ class KeyStore:
                 found.append((unquote(folder), unquote(file[: -len(SUFFIX)])))
         return sorted(found)
 
-    def strangers(self) -> Sequence[str]:
+    def unexpected(self) -> Sequence[str]:
         """Files that no key file's name explains, half-written ones of dead processes too; `audit verify` names them."""
         known = {key_file_path(dataset, shard) for dataset, shard in self.list()}
         known |= {name for name in self.location.names() if name.endswith(f"/{IDENTITY_ROOT}") and name.count("/") == 1}

@@ -7,7 +7,6 @@ know the name (quarantine list, request, receipt).
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +14,11 @@ from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
-from keys.context import ShardContext, canonical
-from keys.errors import AuditError
-from keys.lockbox import canonical_json
-from keys.store import Receipt
+from diffpriv.keys.context import ShardContext, canonical
+from diffpriv.keys.errors import AuditError
+from diffpriv.keys.json_text import parse_json
+from diffpriv.keys.lockbox import canonical_json
+from diffpriv.keys.store import Receipt
 
 # What each kind must say; other facts may be added, as long as they are numbers, short texts or lists of those.
 KINDS: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -30,12 +30,16 @@ KINDS: Mapping[str, frozenset[str]] = MappingProxyType(
             "sample quarantined": "run dataset shard sample_commitment reason",
             "run finished": "run dataset",
             "segment integrated": "segment sha256 events",
+            "supersession acknowledged": "entry leaf custodian acknowledgement",
+            "policy pinned": "policy form",
+            "key files opened": "by key_files",
             "recovery requested": "case requester quorum policy faces expires_at",
             "recovery approved": "case custodian approval",
             "recovery denied": "case custodian denial",
             "recovery expired": "case",
             "recovery refused": "case step reason by",
             "recovery released": "case faces",
+            "recovery opened": "case",
             "recovery failed": "case reason",
             "face shredded": "dataset shard scope faces commitment old_key_file_sha256 key_file_sha256",
             "recipient rotated": "dataset shard added removed old_key_file_sha256 key_file_sha256",
@@ -78,7 +82,7 @@ class AuditEvent:
     def decode(cls, entry: bytes, *, where: str = "the entry") -> "AuditEvent":
         """Raises: AuditError if the bytes are not exactly what `encode` would give."""
         try:
-            body = json.loads(entry)
+            body = parse_json(entry)
             event = cls(body["kind"], from_iso(body["at"]), body["facts"])
             same = event.encode() == entry
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -89,6 +93,7 @@ class AuditEvent:
 
 
 def to_iso(at: int) -> str:
+    """Seconds since 1970 as UTC text."""
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -104,6 +109,7 @@ def commit_names(*names: str, salt: bytes | None = None) -> tuple[str, str]:
 
 
 def run_started(at: int, run: str, dataset: str, config_digest: str, **facts: Any) -> AuditEvent:
+    """The entry that opens a run."""
     return AuditEvent("run started", at, {"run": run, "dataset": dataset, "config_digest": config_digest, **facts})
 
 
@@ -128,12 +134,13 @@ def shard_committed(
 
 
 def sample_quarantined(at: int, run: str, context: ShardContext, sample_commitment: str, reason: str) -> AuditEvent:
-    """`sample_commitment` from commit_names(dataset, shard, sample)."""
+    """`sample_commitment` from commit_names(dataset, shard, sample); `reason` a code, never words that could hold a name."""
     facts = {"run": run, "dataset": context.dataset, "shard": context.shard}
     return AuditEvent("sample quarantined", at, facts | {"sample_commitment": sample_commitment, "reason": reason})
 
 
 def run_finished(at: int, run: str, dataset: str, **counts: Any) -> AuditEvent:
+    """The entry that closes a run, with its counts."""
     return AuditEvent("run finished", at, {"run": run, "dataset": dataset, **counts})
 
 

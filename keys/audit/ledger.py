@@ -1,10 +1,18 @@
 """What the log says should be: the state that follows from its entries, in one pass and little memory."""
 
-import json
+import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from keys.audit.events import AuditEvent
-from keys.errors import AuditError
+from diffpriv.keys.audit.custody import KINDS as CUSTODY_KINDS
+from diffpriv.keys.audit.custody import CustodyRules
+from diffpriv.keys.audit.events import AuditEvent
+from diffpriv.keys.audit.merkle import leaf_hash
+from diffpriv.keys.custodians import CustodianKey, CustodyPolicy
+from diffpriv.keys.errors import AuditError
+from diffpriv.keys.json_text import parse_json
+from diffpriv.keys.lockbox import canonical_json
 
 _TRACKED = tuple(
     f'"kind":"{kind}"}}'.encode()
@@ -13,19 +21,28 @@ _TRACKED = tuple(
         "shard committed",
         "recipient rotated",
         "face shredded",
-        "recovery requested",
-        "recovery approved",
-        "recovery denied",
-        "recovery expired",
-        "recovery released",
+        "supersession acknowledged",
+        *sorted(CUSTODY_KINDS),
     )
 )
 
 
 @dataclass
 class SegmentState:
+    """Where the log took in a segment, and the segment's digest."""
+
     index: int
     sha256: str
+
+
+@dataclass
+class Supersession:
+    """A segment that was put into the log again: a shard that was redone, or a forged one."""
+
+    index: int
+    segment: str
+    leaf: str  # hex of the entry's leaf hash
+    acknowledged_by: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -38,20 +55,18 @@ class ShardState:
     key_file: bytes | None  # SHA-256, None where no keys are kept
     previous: bytes | None = None  # before that entry
     step: str = ""  # "rotation" or "shredding", if that is what the last entry was
-
-
-@dataclass
-class CaseState:
-    quorum: int
-    approvals: set[str] = field(default_factory=set)
-    closed: str = ""
+    recipients: tuple[str, ...] | None = None  # fingerprints; None where the entries are of before they were stated
+    policy: str = ""
 
 
 @dataclass
 class Ledger:
+    """What the entries of a log, taken in order, say about segments, shards, policies and cases."""
+
     segments: dict[str, SegmentState] = field(default_factory=dict)
     shards: dict[tuple[str, str], ShardState] = field(default_factory=dict)
-    cases: dict[str, CaseState] = field(default_factory=dict)
+    superseded: dict[int, Supersession] = field(default_factory=dict)
+    custody: CustodyRules = field(default_factory=CustodyRules)
     problems: list[str] = field(default_factory=list)
 
     def take(self, index: int, entry: bytes) -> None:
@@ -62,23 +77,36 @@ class Ledger:
             return
         try:
             event = AuditEvent.decode(entry, where=f"entry {index}")
-            self._apply(index, event)
+            self._apply(index, event, entry)
         except AuditError as error:
             self.problems.append(str(error))
         except (KeyError, TypeError, ValueError):
             self.problems.append(f"entry {index} states malformed facts.")
 
-    def _apply(self, index: int, event: AuditEvent) -> None:
+    def _apply(self, index: int, event: AuditEvent, entry: bytes) -> None:
         facts = event.facts
         if event.kind == "segment integrated":
+            if "supersedes" in facts or facts["segment"] in self.segments:
+                self.superseded[index] = Supersession(index, facts["segment"], leaf_hash(entry).hex())
             self.segments[facts["segment"]] = SegmentState(index, facts["sha256"])
         elif event.kind == "shard committed":
             shard = (facts["dataset"], facts["shard"])
-            self.shards[shard] = ShardState(index, facts["data_sha256"], index, _digest(facts["key_file_sha256"]))
+            recipients = tuple(facts["recipients"]) if "recipients" in facts else None
+            self.shards[shard] = ShardState(
+                index,
+                facts["data_sha256"],
+                index,
+                _digest(facts["key_file_sha256"]),
+                recipients=recipients,
+                policy=facts.get("policy") or "",
+            )
         elif event.kind in ("recipient rotated", "face shredded"):
             self._key_file_changed(index, event)
+        elif event.kind == "supersession acknowledged":
+            self._acknowledged(index, facts)
         else:
-            self._recovery(index, event)
+            problem = self.custody.apply(index, event)
+            self.problems += [problem] if problem else []
 
     def _key_file_changed(self, index: int, event: AuditEvent) -> None:
         facts = event.facts
@@ -90,25 +118,61 @@ class Ledger:
         # An interrupted step is announced again from the same old file, so its start may be the digest before the last.
         if old not in (state.key_file, state.previous):
             self.problems.append(f"entry {index} changes a key file of {facts['shard']} that no entry before it names.")
+        if event.kind == "recipient rotated" and state.policy and not self._approved(state, facts):
+            what = f"entry {index} lets others open {facts['shard']}"
+            self.problems.append(f"{what}, which a quorum locks, and no released case approved that.")
         state.step = "rotation" if event.kind == "recipient rotated" else "shredding"
         state.previous, state.key_file, state.index = old, _digest(facts["key_file_sha256"]), index
+        if state.recipients is not None and event.kind == "recipient rotated":
+            kept = [one for one in state.recipients if one not in facts["removed"]]
+            state.recipients = (*kept, *(one for one in facts["added"] if one not in kept))
+        state.policy = facts.get("policy") or state.policy
 
-    def _recovery(self, index: int, event: AuditEvent) -> None:
-        facts = event.facts
-        if event.kind == "recovery requested":
-            self.cases.setdefault(facts["case"], CaseState(int(facts.get("quorum", 1))))
+    def _approved(self, state: ShardState, facts: Mapping[str, Any]) -> bool:
+        """Whether the quorum approved a rotation of a locked shard; taking recipients out needs nobody's approval."""
+        policy = facts.get("policy") or state.policy
+        if policy == state.policy and not facts["added"]:
+            return True
+        case = self.custody.cases.get(str(facts.get("case")))
+        decided = case is not None and case.closed == "released" and case.policy == state.policy
+        change = case.change if case is not None and decided else None
+        return change is not None and change["policy"] == policy and set(facts["added"]) <= set(change["add"])
+
+    def _acknowledged(self, index: int, facts: Mapping[str, Any]) -> None:
+        one = self.superseded.get(int(facts["entry"]))
+        if one is None or one.leaf != facts["leaf"]:
+            self.problems.append(f"entry {index} acknowledges a supersession that is not there.")
             return
-        case = self.cases.get(facts["case"])
-        if case is None:
-            self.problems.append(f"entry {index}: {event.kind}, but the case was never requested.")
-        elif case.closed:
-            self.problems.append(f"entry {index}: {event.kind}, but the case was {case.closed} before.")
-        elif event.kind == "recovery approved":
-            case.approvals.add(facts["custodian"])
-        else:
-            case.closed = event.kind.removeprefix("recovery ")
-            if case.closed == "released" and len(case.approvals) < case.quorum:
-                self.problems.append(f"entry {index}: released with {len(case.approvals)} of {case.quorum} approvals.")
+        signed = facts["acknowledgement"]
+        present = self.custody.pinned[-1:]  # whose custodians may say so now; without one, those of whatever is known
+        known = [policy for digest, policy in self.custody.policies.items() if digest in (present or [digest])]
+        if known and not any(acknowledgement_signed(policy, one, facts["custodian"], signed) for policy in known):
+            self.problems.append(f"entry {index}: custodian {facts['custodian'][:8]}… did not sign the acknowledgement.")
+            return
+        one.acknowledged_by.append(facts["custodian"])
+
+
+_ACKNOWLEDGEMENT = "diffpriv supersession acknowledgement"
+
+
+def acknowledge(one: Supersession, custodian: CustodianKey, now: int) -> AuditEvent:
+    """A custodian says that a segment was rightly put into the log again, after looking why."""
+    by = custodian.custodian.fingerprint
+    signature = custodian.sign(_ACKNOWLEDGEMENT, _acknowledged_bytes(one, by, now))
+    signed = {"decided_at": now, "signature": base64.b64encode(signature).decode()}
+    facts = {"entry": one.index, "leaf": one.leaf, "custodian": by, "acknowledgement": signed}
+    return AuditEvent("supersession acknowledged", now, facts)
+
+
+def acknowledgement_signed(policy: CustodyPolicy, one: Supersession, by: str, signed: Mapping[str, Any]) -> bool:
+    """Whether a custodian of `policy` signed that the policy was replaced."""
+    person = policy.custodian(by)
+    message = _acknowledged_bytes(one, by, signed["decided_at"])
+    return person is not None and person.signed(_ACKNOWLEDGEMENT, message, base64.b64decode(signed["signature"]))
+
+
+def _acknowledged_bytes(one: Supersession, by: str, at: int) -> bytes:
+    return canonical_json({"entry": one.index, "leaf": one.leaf, "custodian": by, "decided_at": at})
 
 
 def _digest(text: str | None) -> bytes | None:
@@ -117,6 +181,6 @@ def _digest(text: str | None) -> bytes | None:
 
 def _decodes(entry: bytes) -> bool:
     try:
-        return isinstance(json.loads(entry), dict)
+        return isinstance(parse_json(entry), dict)
     except ValueError:
         return False

@@ -10,24 +10,43 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keys.audit.checkpoint import Checkpoint, NoteKey, NoteVerifier, open_checkpoint, sign_checkpoint
-from keys.audit.events import AuditEvent
-from keys.audit.merkle import EMPTY_ROOT
-from keys.audit.segments import AuditSegments
-from keys.audit.tiles import CHECKPOINT, WIDTH, TreeBuilder, parse_tile_path, read_bundle, tile_path, tiles_of
-from keys.errors import AuditError, MisuseError
-from keys.files import open_location
-from keys.lockbox import canonical_json
-
-if TYPE_CHECKING:
-    from keys.audit.verify import VerifyReport
+from diffpriv.keys.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from diffpriv.keys.audit.events import AuditEvent, from_iso, to_iso
+from diffpriv.keys.audit.heads import KeptHead
+from diffpriv.keys.audit.merkle import EMPTY_ROOT, leaf_hash
+from diffpriv.keys.audit.segments import AuditSegments
+from diffpriv.keys.audit.tiles import (
+    CHECKPOINT,
+    WIDTH,
+    TreeBuilder,
+    parse_tile_path,
+    read_bundle,
+    read_bundles,
+    tile_path,
+    tiles_of,
+)
+from diffpriv.keys.errors import AuditError, MisuseError
+from diffpriv.keys.files import open_location
+from diffpriv.keys.lockbox import canonical_json
+from diffpriv.keys.notes import NoteKey, NoteVerifier
 
 PENDING = "pending"
 LOCK = "lock"
 CASES_LOCK = "lock-cases"
 _FLUSH = 512  # full tiles held in memory before they are written: about 5 MB
+
+
+_DATED = b'{"at":"'
+_AT = slice(len(_DATED), len(_DATED) + 20)  # an entry's time, in a form that sorts
+
+
+def _time(at: bytes) -> int:
+    try:
+        return from_iso(at.decode())
+    except ValueError:  # no entry, or one in another form, which verify reports
+        return 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,7 @@ class AuditLog:
         url: the folder of the log.
         key: the log's signing key; needed to append, not to read.
         verifier: the log's public key; by default that of `key`. A reader that trusts nothing in the folder must give one.
+        kept: heads that this reader or writer keeps (keys/audit/heads.py); a log that does not extend them is refused.
     Raises: AuditError wherever what is stored does not fit its signature or hashes; the log is then not appended to.
     """
 
@@ -62,6 +82,7 @@ class AuditLog:
         url: str | os.PathLike[str],
         key: NoteKey | None = None,
         verifier: NoteVerifier | None = None,
+        kept: Sequence[KeptHead] = (),
         **storage_options: Any,
     ) -> None:
         if key is None and verifier is None:
@@ -71,21 +92,30 @@ class AuditLog:
         self.key = key
         self.verifier = verifier or key.verifier  # type: ignore[union-attr]
         self.segments = AuditSegments(f"{self.url.rstrip('/')}/segments", **storage_options)
+        self.kept = tuple(kept)
+        self._newest = (b"", 0)  # (root, Unix seconds) of the last reading
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def checkpoint(self, witnesses: Sequence[NoteVerifier] = ()) -> Checkpoint:
-        """The signed head, its signature checked. A log that was never written to has size 0."""
+        """The signed head: its signature checked, and that it extends every kept head. A log never written to has size 0."""
+        last = [one.last(self.verifier) for one in self.kept]  # before the log: another process may append in between
         note = self.location.read_if_there(CHECKPOINT)
         if note is not None:
-            return open_checkpoint(note, self.verifier, witnesses, what=f"{self.location.describe(CHECKPOINT)}")
-        # A folder without a checkpoint is an empty log only if nothing else says that it had entries.
-        if self.location.names("tile") and self.location.read_if_there(PENDING) is None:
-            raise AuditError(f"{self.url} has tiles but no checkpoint: the checkpoint was removed.")
-        return Checkpoint(self.verifier.name, 0, EMPTY_ROOT)
+            head = open_checkpoint(note, self.verifier, witnesses, what=f"{self.location.describe(CHECKPOINT)}")
+        elif self.location.names("tile"):  # the first append signs an empty head before it writes a tile
+            raise AuditError(
+                f"{self.url} has tiles but no checkpoint: the checkpoint was removed.",
+                advice="Restore it: a kept head, a witness or an auditor has the signed note.",
+            )
+        else:
+            head = Checkpoint(self.verifier.name, 0, EMPTY_ROOT)
+        for one, seen in zip(self.kept, last, strict=True):
+            one.check(seen, head, self.location)
+        return head
 
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """(index, entry), not checked against the tree: for display and search; `verify` checks."""
+        """(index, entry), not checked against the tree: nothing is decided from these; see `read_proved`."""
         size = self.checkpoint().size
         end = size if end is None else min(end, size)
         for number in range(start // WIDTH, (end + WIDTH - 1) // WIDTH):
@@ -93,20 +123,48 @@ class AuditLog:
                 if start <= number * WIDTH + offset < end:
                     yield number * WIDTH + offset, entry
 
+    def read_proved(self, visit: Callable[[int, bytes], None]) -> Checkpoint:
+        """Hand every entry to `visit`, and prove that they are all of the signed head's, none missing, none altered.
+
+        Raises: AuditError after the last one if they are not; what was visited is then worth nothing.
+        """
+        head = self.checkpoint()
+        builder = TreeBuilder()
+        newest = b""
+        for number, bundle in read_bundles(self.location, head.size):
+            for offset, entry in enumerate(bundle):
+                builder.add_leaf(leaf_hash(entry))
+                newest = max(newest, entry[_AT]) if entry.startswith(_DATED) else newest
+                visit(number * WIDTH + offset, entry)
+            builder.take()
+        if builder.root() != head.root:
+            raise AuditError(
+                f"the {head.size} entries of {self.url} don't give the root that its key signed: an entry was altered.",
+                advice='Run "diffpriv audit verify", which names it; nothing is decided from this log.',
+            )
+        self._newest = head.root, _time(newest)
+        return head
+
+    def newest(self) -> int:
+        """The latest time that an entry states, Unix seconds: before it, no decision is taken."""
+        if self._newest[0] != self.checkpoint().root:
+            self.read_proved(lambda index, entry: None)
+        return self._newest[1]
+
     def events(self, *containing: str, where: Callable[[AuditEvent], bool] | None = None) -> Iterator[tuple[int, AuditEvent]]:
-        """(index, event) of the entries whose bytes contain every one of the texts `containing`: cheap on long logs."""
+        """(index, event) of the entries whose bytes contain every one of the texts `containing`, proved before the first."""
         needles = [text.encode() for text in containing]
-        for index, entry in self.entries():
+        found: list[tuple[int, bytes]] = []
+
+        def visit(index: int, entry: bytes) -> None:
             if all(needle in entry for needle in needles):
-                event = AuditEvent.decode(entry, where=f"entry {index} of {self.url}")
-                if where is None or where(event):
-                    yield index, event
+                found.append((index, entry))
 
-    def verify(self, **options: Any) -> "VerifyReport":
-        """Check everything: see keys.audit.verify.verify_log."""
-        from keys.audit.verify import verify_log
-
-        return verify_log(self, **options)
+        self.read_proved(visit)
+        for index, entry in found:
+            event = AuditEvent.decode(entry, where=f"entry {index} of {self.url}")
+            if where is None or where(event):
+                yield index, event
 
     def serialised(self) -> contextlib.AbstractContextManager[None]:
         """Held around "look at the log, decide, append": two recoveries of one case must not both see it unreleased."""
@@ -115,15 +173,32 @@ class AuditLog:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def append(self, events: Iterable[AuditEvent]) -> Appended:
-        """Add events and sign the new head; all are durable when this returns, or none is in the log."""
+        """Add events and sign the new head; all are durable when this returns, or none is in the log.
+
+        Raises: AuditError for an event dated before the newest entries: a clock that was set back decides nothing.
+        """
         with self.location.locked(LOCK):
-            return self._append(event.encode() for event in events)
+            return self._append(self._in_order(events))
+
+    def _in_order(self, events: Iterable[AuditEvent]) -> Iterator[bytes]:
+        size = self.checkpoint().size
+        recent = read_bundle(self.location, (size - 1) // WIDTH, size) if size else []
+        newest = _time(max((entry[_AT] for entry in recent if entry.startswith(_DATED)), default=b""))
+        for event in events:
+            if event.at < newest:
+                raise AuditError(
+                    f"a {event.kind!r} entry would be dated {to_iso(event.at)}, before the log's newest, {to_iso(newest)}.",
+                    advice="Set this machine's clock right: time never runs backwards in the log.",
+                )
+            newest = event.at
+            yield event.encode()
 
     def integrate(
         self,
         segments: AuditSegments | None = None,
         ids: Sequence[str] | None = None,
         expected: Mapping[str, str] | None = None,
+        settled: Mapping[str, str] | None = None,
     ) -> Integrated:
         """Put segments into the log, sorted by id, each once: its "segment integrated" entry, then its events.
 
@@ -134,17 +209,20 @@ class AuditLog:
             segments: by default those in the log's own folder "segments".
             ids: which ones; by default all.
             expected: SHA-256 per id as `put` gave it back; a segment that differs is refused.
+            settled: SHA-256 per id of segments of earlier runs. Where the log holds that very digest, the segment's file is not
+                read again: an object each, of which a large dataset has 100,000.
         """
         segments = segments if segments is not None else self.segments
         chosen = sorted(ids) if ids is not None else segments.list()
         with self.location.locked(LOCK):
             known = self.integrated_segments()
             added: list[str] = []
-            skipped: list[str] = []
+            skipped = [name for name in chosen if settled and name in known and settled.get(name) == known[name]]
+            left_alone = set(skipped)
 
             def entries() -> Iterator[bytes]:
-                for segment_id in chosen:
-                    segment = segments.get(segment_id)
+                for segment in segments.get_many([name for name in chosen if name not in left_alone]):
+                    segment_id = segment.id
                     if expected is not None and expected.get(segment_id, segment.sha256) != segment.sha256:
                         raise AuditError(f"audit segment {segment_id} is not the one its commit record names: it was altered.")
                     if known.get(segment_id) == segment.sha256:
@@ -188,6 +266,8 @@ class AuditLog:
         if self.key is None:
             raise MisuseError(f"{self.url} can't be appended to without the log's signing key.")
         head = self.checkpoint()
+        if not head.note:  # from now on, a folder without a checkpoint is one that lost it
+            self.location.write(CHECKPOINT, sign_checkpoint(self.key, 0, EMPTY_ROOT))
         interrupted = self.location.read_if_there(PENDING)
         builder = TreeBuilder.resume(self.location, head.size)
         if builder.root() != head.root:
@@ -211,6 +291,8 @@ class AuditLog:
             self.location.write(CHECKPOINT, note)
             self._drop_partials(head.size)
             head = open_checkpoint(note, self.verifier)
+            for one in self.kept:
+                one.keep(head)
         if started or interrupted is not None:
             self.location.delete(PENDING)
         return Appended(first, head)

@@ -10,7 +10,7 @@ Proof checks follow RFC 9162, sections 2.1.3.2 and 2.1.4.2.
 import hashlib
 from collections.abc import Callable, Sequence
 
-from keys.errors import AuditError
+from diffpriv.keys.errors import AuditError
 
 Node = Callable[[int, int], bytes]
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -18,10 +18,12 @@ _sha256 = hashlib.sha256
 
 
 def leaf_hash(entry: bytes) -> bytes:
+    """Hash of an entry (RFC 6962, section 2.1)."""
     return _sha256(b"\x00" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
+    """Hash of two subtrees (RFC 6962, section 2.1)."""
     return _sha256(b"\x01" + left + right).digest()
 
 

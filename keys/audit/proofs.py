@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keys.audit.checkpoint import COSIGNATURE, Checkpoint, NoteKey, NoteVerifier, open_checkpoint
-from keys.audit.events import AuditEvent
-from keys.audit.log import AuditLog
-from keys.audit.merkle import (
+from diffpriv.keys.audit.checkpoint import Checkpoint, open_checkpoint
+from diffpriv.keys.audit.events import AuditEvent
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.merkle import (
     EMPTY_ROOT,
     consistency_proof,
     inclusion_proof,
@@ -26,8 +26,10 @@ from keys.audit.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from keys.audit.tiles import TileReader
-from keys.errors import AuditError, MisuseError, StorageError
+from diffpriv.keys.audit.tiles import TileReader
+from diffpriv.keys.errors import AuditError, MisuseError, StorageError
+from diffpriv.keys.json_text import parse_json
+from diffpriv.keys.notes import COSIGNATURE, NoteKey, NoteVerifier
 
 _INCLUSION = "c2sp.org/tlog-proof@v1"
 _CONSISTENCY = "diffpriv consistency proof"
@@ -35,6 +37,8 @@ _CONSISTENCY = "diffpriv consistency proof"
 
 @dataclass(frozen=True)
 class ProvenEntry:
+    """An entry whose proof holds, and the checkpoint it holds for."""
+
     index: int
     event: AuditEvent
     checkpoint: Checkpoint
@@ -90,7 +94,7 @@ def prove_consistency(log: AuditLog, earlier: bytes) -> bytes:
 def check_consistency(proof: bytes, log: NoteVerifier) -> tuple[Checkpoint, Checkpoint]:
     """The two heads, of which the second extends the first. Raises: AuditError if the proof does not hold."""
     try:
-        body = json.loads(proof)
+        body = parse_json(proof)
         if body["format"] != _CONSISTENCY or body["version"] != 1:
             raise ValueError("another format")
         hashes = [_unb64(one) for one in body["proof"]]
@@ -114,7 +118,7 @@ def witness(log: AuditLog, key: NoteKey, state: str | os.PathLike[str], *, now: 
     if key.type != COSIGNATURE:
         raise MisuseError("a witness signs with a witness key, not with a log's.")
     head = log.checkpoint()
-    seen_size, seen_root = _seen(state, head.origin)
+    seen_size, seen_root = last_seen(state, head.origin)
     if head.size < seen_size:
         raise AuditError(f"the log has {head.size} entries and had {seen_size} when it was witnessed last: it was cut back.")
     reader = TileReader(log.location, head.size)
@@ -123,13 +127,39 @@ def witness(log: AuditLog, key: NoteKey, state: str | os.PathLike[str], *, now: 
         raise AuditError("the log's tiles don't give the root in its checkpoint.")
     hashes = consistency_proof(seen_size, head.size, reader.node)
     verify_consistency(seen_size, head.size, seen_root, head.root, hashes)
-    _remember(state, head)
+    remember(state, head)
     return key.signature_line(head.text, now)
 
 
-def _seen(state: str | os.PathLike[str], origin: str) -> tuple[int, bytes]:
+def witness_mailed(mailed: bytes, log: NoteVerifier, key: NoteKey, state: str | os.PathLike[str], *, now: int) -> bytes:
+    """The same without the log at hand: of a mailed consistency proof (`prove_consistency`) from the head that was seen last.
+
+    Args:
+        mailed: the proof; or a bare checkpoint, if this witness saw nothing of the log yet, or that very head.
+    Raises: AuditError if it does not extend what was seen; nothing is signed then.
+    """
+    if key.type != COSIGNATURE:
+        raise MisuseError("a witness signs with a witness key, not with a log's.")
+    if mailed.lstrip().startswith(b"{"):
+        old, head = check_consistency(mailed, log)
+    else:
+        old = head = open_checkpoint(mailed, log, what="the mailed checkpoint")
+    seen_size, seen_root = last_seen(state, head.origin)
+    if head.size < seen_size:
+        raise AuditError(f"the log has {head.size} entries and had {seen_size} when it was witnessed last: it was cut back.")
+    if seen_size and (old.size, old.root) != (seen_size, seen_root):
+        raise AuditError(
+            f"what was mailed does not begin at the head of {seen_size} entries that this witness saw last.",
+            advice="Ask the sequencer for: diffpriv audit prove --since, with the checkpoint that you cosigned last.",
+        )
+    remember(state, head)
+    return key.signature_line(head.text, now)
+
+
+def last_seen(state: str | os.PathLike[str], origin: str) -> tuple[int, bytes]:
+    """Size and root of the log when the witness last saw it; size 0 if it never did."""
     try:
-        body = json.loads(Path(state).read_bytes())
+        body = parse_json(Path(state).read_bytes())
         if body["origin"] != origin:
             raise AuditError(f"{state} is the witness's memory of the log {body['origin']}, not of {origin}.")
         return int(body["size"]), bytes.fromhex(body["root"])
@@ -140,7 +170,8 @@ def _seen(state: str | os.PathLike[str], origin: str) -> tuple[int, bytes]:
         raise AuditError(f"the witness's memory {state} can't be read; it is not replaced.") from error
 
 
-def _remember(state: str | os.PathLike[str], head: Checkpoint) -> None:
+def remember(state: str | os.PathLike[str], head: Checkpoint) -> None:
+    """Store the head that the witness has seen, whole or not at all."""
     path = Path(state)
     body = json.dumps({"origin": head.origin, "size": head.size, "root": head.root.hex()})
     try:

@@ -8,18 +8,18 @@ gave back (in the commit record) and hands it to `AuditLog.integrate`, whose "se
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from keys.audit.events import AuditEvent
-from keys.errors import AuditError
-from keys.files import open_location
-from keys.lockbox import canonical_json
-from keys.store import encode_name
+from diffpriv.keys.audit.events import AuditEvent
+from diffpriv.keys.errors import AuditError
+from diffpriv.keys.files import open_location
+from diffpriv.keys.json_text import parse_json
+from diffpriv.keys.lockbox import canonical_json
+from diffpriv.keys.store import encode_name
 
 _FORMAT = "diffpriv audit segment"
 _SUFFIX = ".jsonl"
@@ -30,6 +30,8 @@ KINDS_OF_WORKERS = frozenset({"run started", "shard committed", "sample quaranti
 
 @dataclass(frozen=True)
 class Segment:
+    """The events of a shard, written by a worker and not yet in the log."""
+
     id: str
     sha256: str  # of the file
     entries: tuple[bytes, ...]  # the encoded events
@@ -56,6 +58,12 @@ class AuditSegments:
         """Raises: StorageError, AuditError naming the segment and what is wrong with it."""
         return decode_segment(self.location.read(encode_name(segment_id) + _SUFFIX), segment_id)
 
+    def get_many(self, ids: Sequence[str]) -> Iterator[Segment]:
+        """The same for many, in order; an object store is asked for a hundred at a time."""
+        names = [encode_name(segment_id) + _SUFFIX for segment_id in ids]
+        for segment_id, (_, data) in zip(ids, self.location.read_many(names), strict=True):
+            yield decode_segment(data, segment_id)
+
     def list(self) -> list[str]:
         """Ids, sorted: the order in which they enter the log."""
         return sorted(
@@ -67,6 +75,7 @@ class AuditSegments:
 
 
 def encode_segment(segment_id: str, events: Sequence[AuditEvent]) -> bytes:
+    """The segment's bytes: a line that says what follows, then an event a line."""
     if not {event.kind for event in events} <= KINDS_OF_WORKERS:
         raise ValueError("a segment holds what workers may log, and nothing about recoveries or key files")
     body = b"".join(event.encode() + b"\n" for event in events)
@@ -81,10 +90,11 @@ def encode_segment(segment_id: str, events: Sequence[AuditEvent]) -> bytes:
 
 
 def decode_segment(data: bytes, segment_id: str) -> Segment:
+    """Read a segment, refusing one whose lines, digest or name do not fit."""
     head, newline, body = data.partition(b"\n")
     where = f"audit segment {segment_id}"
     try:
-        fields = json.loads(head)
+        fields = parse_json(head)
         known = fields["format"] == _FORMAT and fields["version"] == 1
         stated = (fields["segment"], fields["events"], fields["sha256"])
     except (ValueError, KeyError, TypeError) as error:

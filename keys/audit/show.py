@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any
 
-from keys.audit.events import KINDS, AuditEvent, to_iso
-from keys.audit.log import AuditLog
-from keys.errors import MisuseError
+from diffpriv.keys.audit.events import KINDS, AuditEvent, to_iso
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.errors import MisuseError
 
 
 def select_events(

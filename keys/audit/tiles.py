@@ -12,9 +12,9 @@ import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
-from keys.audit.merkle import leaf_hash, root_of
-from keys.errors import AuditError
-from keys.files import Location
+from diffpriv.keys.audit.merkle import leaf_hash, root_of
+from diffpriv.keys.errors import AuditError
+from diffpriv.keys.files import Location
 
 WIDTH = 256
 HASH = 32
@@ -64,6 +64,7 @@ def _level_counts(size: int) -> list[int]:
 
 
 def encode_bundle(entries: Iterable[bytes]) -> bytes:
+    """Entries one after the other, each behind its length in two bytes."""
     return b"".join(struct.pack(">H", len(entry)) + entry for entry in entries)
 
 
@@ -189,6 +190,15 @@ def read_bundle(location: Location, number: int, size: int) -> list[bytes]:
     return decode_bundle(location.read(tile_path("entries", number, wider)), wider, path)[:width]
 
 
+def read_bundles(location: Location, size: int) -> Iterator[tuple[int, list[bytes]]]:
+    """(number, entries) of every bundle of a log of `size` entries, in order; an object store is asked for many at a time."""
+    full = size // WIDTH
+    for number, (path, data) in enumerate(location.read_many([tile_path("entries", number) for number in range(full)])):
+        yield number, decode_bundle(data, WIDTH, path)
+    if size % WIDTH:
+        yield full, read_bundle(location, full, size)
+
+
 def _full_if_there(location: Location, level: int | str, number: int, width: int) -> int:
     """256 if the tile became full meanwhile, else `width`.
 
@@ -212,6 +222,7 @@ def _hashes(location: Location, level: int, number: int, width: int) -> list[byt
 
 
 def split_hashes(data: bytes) -> list[bytes]:
+    """The hashes of a tile."""
     return [data[at : at + HASH] for at in range(0, len(data), HASH)]
 
 

@@ -5,22 +5,21 @@
 3. Segments: each is what the log took from it, event by event.
 4. Key files: each shard's has the SHA-256 that the log names last (commit, rotation, shredding); none is missing, none extra.
 5. Data: each published shard has the SHA-256 of its commit entry.
-6. Custody: no release without a request and enough approvals before it.
+6. Custody: every case went by the rules (keys/audit/custody.py), signatures included; each supersession was acknowledged.
+7. Who can open: key files are sealed to the recipients and locked under the policy that their commit states, and to no others.
 Nothing stops at the first finding; every problem names the file, the entry or the shard.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-from keys.audit.checkpoint import Checkpoint, NoteVerifier, open_checkpoint
-from keys.audit.ledger import Ledger
-from keys.audit.log import CASES_LOCK, LOCK, PENDING, AuditLog
-from keys.audit.merkle import leaf_hash, root_of
-from keys.audit.segments import AuditSegments
-from keys.audit.tiles import (
+from diffpriv.keys.audit.checkpoint import Checkpoint, open_checkpoint
+from diffpriv.keys.audit.custody import CustodyRules
+from diffpriv.keys.audit.events import AuditEvent
+from diffpriv.keys.audit.ledger import Ledger
+from diffpriv.keys.audit.log import CASES_LOCK, LOCK, PENDING, AuditLog
+from diffpriv.keys.audit.merkle import leaf_hash, root_of
+from diffpriv.keys.audit.segments import AuditSegments
+from diffpriv.keys.audit.tiles import (
     CHECKPOINT,
     HASH,
     WIDTH,
@@ -33,37 +32,14 @@ from keys.audit.tiles import (
     tile_path,
     tiles_of,
 )
-from keys.errors import AuditError, DiffPrivError, StorageError
-from keys.keyfile import KeyFile
-from keys.recipients import Unwrapper
-from keys.store import KeyStore, key_file_path
+from diffpriv.keys.audit.verify_keys import Shard, VerifyReport, check_key_files, check_openers
+from diffpriv.keys.custodians import CustodyPolicy
+from diffpriv.keys.errors import AuditError, DiffPrivError, MisuseError, StorageError
+from diffpriv.keys.notes import NoteVerifier
+from diffpriv.keys.recipients import Unwrapper
+from diffpriv.keys.store import KeyStore
 
-Shard = tuple[str, str]  # (dataset, shard)
 _ATTEMPTS = 5
-
-
-@dataclass
-class VerifyReport:
-    """What was looked at and what is wrong with it. `ok` is what decides the exit status."""
-
-    size: int = 0
-    root: str = ""
-    checked: dict[str, int] = field(default_factory=dict)  # how many entries, segments, key files, ...
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # worth knowing, nothing wrong
-    witnesses: list[tuple[str, int]] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def raise_if_bad(self) -> None:
-        """Raises: AuditError with every problem."""
-        if self.problems:
-            raise AuditError(f"the audit found {len(self.problems)} problem(s): " + " ".join(self.problems))
-
-    def to_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, **vars(self)}
 
 
 def verify_log(
@@ -76,6 +52,9 @@ def verify_log(
     key_store: KeyStore | None = None,
     recipient_key: Unwrapper | None = None,
     data: Mapping[Shard, str] | None = None,
+    policies: Sequence[CustodyPolicy] = (),
+    recipients: Sequence[str] | None = None,
+    now: int | None = None,
 ) -> VerifyReport:
     """Check the whole log and whatever else is given.
 
@@ -84,17 +63,38 @@ def verify_log(
         witnesses: their cosignatures must be under the checkpoint.
         segments: True for the log's own, False where they were pruned after integration, or another place.
         key_store: check key files against the log.
-        recipient_key: with a key store: open every record as well (and forget it).
+        recipient_key: with a key store: open every record as well (and forget it), where no policy locks it. That is an
+            entry of the log before it happens, so the log's key and `now` are needed.
+        policies: the custody policies that the caller trusts: the log must pin one of them, and cases keep to them.
+        recipients: fingerprints of all who may be able to open keys.
         data: SHA-256 of each published shard as measured now (or read from a manifest).
     Never raises for what it finds; the report says it.
     """
+    unopened = ""
+    if recipient_key is not None and key_store is not None:
+        unopened = _log_opening(log, key_store, recipient_key, now)
+        recipient_key = None if unopened else recipient_key
     for _ in range(_ATTEMPTS):
         before = log.location.read_if_there(CHECKPOINT)
-        report = _verify(log, since, until, witnesses, segments, key_store, recipient_key, data)
+        rules = CustodyRules(policies)
+        report = _verify(log, since, until, witnesses, segments, key_store, recipient_key, data, rules, recipients)
+        report.problems += [unopened] if unopened else []
         # What looks wrong while another process appends is looked at again: its files are replaced one by one.
         if report.ok or log.location.read_if_there(CHECKPOINT) == before:
             break
     return report
+
+
+def _log_opening(log: AuditLog, key_store: KeyStore, recipient_key: Unwrapper, now: int | None) -> str:
+    """Enter that key files are about to be opened; why they are not to be, if the log can't take the entry."""
+    if log.key is None:
+        raise MisuseError("opening key files is an entry of the log, and its key was not given.", advice="Give --log-key.")
+    try:
+        facts = {"by": recipient_key.fingerprint, "key_files": len(key_store.list())}
+        log.append([AuditEvent("key files opened", now if now is not None else log.newest(), facts)])
+    except DiffPrivError as error:
+        return f"no record was opened, for that could not be logged: {error.message}"
+    return ""
 
 
 def _verify(
@@ -106,6 +106,8 @@ def _verify(
     key_store: KeyStore | None,
     recipient_key: Unwrapper | None,
     data: Mapping[Shard, str] | None,
+    rules: CustodyRules,
+    recipients: Sequence[str] | None,
 ) -> VerifyReport:
     report = VerifyReport()
     try:
@@ -125,17 +127,37 @@ def _verify(
                 report.problems.append(str(error))
     if len(earlier) == 2 and earlier[0].size > earlier[1].size:
         report.problems.append("the earlier checkpoint is of more entries than the later one.")
-    ledger = Ledger()
+    ledger = Ledger(custody=rules)
     _check_tree(log, head, earlier, ledger, report)
     _check_files(log, head, report)
     report.problems += ledger.problems
+    _check_custody(ledger, report)
+    if recipients is not None or rules.trusted:
+        check_openers(ledger, recipients, report)
     if segments is not False:
         _check_segments(log.segments if segments is True else segments, ledger, report)
     if key_store is not None:
-        _check_key_files(key_store, ledger, recipient_key, report)
+        check_key_files(key_store, ledger, recipient_key, report)
     if data is not None:
         _check_data(data, ledger, report)
     return report
+
+
+def _check_custody(ledger: Ledger, report: VerifyReport) -> None:
+    report.problems += ledger.custody.finish()
+    report.notes += [
+        f"signatures of cases under policy {digest[:12]}… were not checked: give that policy."
+        for digest in ledger.custody.unchecked
+    ]
+    findings = report.problems if ledger.custody.policies else report.notes
+    findings += [
+        f"entry {one.index} puts segment {one.segment} into the log again, and no custodian acknowledged it: see why its shard "
+        "was redone."
+        for one in ledger.superseded.values()
+        if not one.acknowledged_by
+    ]
+    if ledger.custody.cases:
+        report.checked["cases"] = len(ledger.custody.cases)
 
 
 def _check_tree(log: AuditLog, head: Checkpoint, earlier: Sequence[Checkpoint], ledger: Ledger, report: VerifyReport) -> None:
@@ -228,7 +250,7 @@ def _check_files(log: AuditLog, head: Checkpoint, report: VerifyReport) -> None:
     if pending:
         report.notes.append(f"an append to {log.url} was interrupted; the next one finishes or removes what it left.")
     for name in log.location.names():
-        if name in expected or name in (CHECKPOINT, LOCK, CASES_LOCK, PENDING) or name.startswith("segments/"):
+        if name in expected or name in (CHECKPOINT, LOCK, CASES_LOCK, PENDING) or name.startswith(("segments/", "prepared/")):
             continue
         tile = parse_tile_path(name)
         if tile is not None and tile[1] * WIDTH + tile[2] <= ends.get(tile[0], 0):
@@ -276,50 +298,6 @@ def _check_segments(segments: AuditSegments, ledger: Ledger, report: VerifyRepor
     report.checked["segments"] = len(there)
 
 
-def _check_key_files(store: KeyStore, ledger: Ledger, recipient_key: Unwrapper | None, report: VerifyReport) -> None:
-    there = set(store.list())
-    for shard, state in sorted(ledger.shards.items()):
-        where = f"key file {key_file_path(*shard)}"
-        if state.key_file is None:
-            if shard in there:
-                report.problems.append(f"{where} exists, but entry {state.index} says that no keys were kept.")
-            continue
-        try:
-            found = store.get(*shard)
-        except StorageError:
-            report.problems.append(f"{where} is missing; entry {state.index} of the log names it.")
-            continue
-        digest = hashlib.sha256(found).digest()
-        if digest != state.key_file:
-            report.problems.append(_explain(where, shard, found, digest, ledger))
-        elif recipient_key is not None:
-            try:
-                KeyFile.parse(found, dataset=shard[0], shard=shard[1]).check_all(recipient_key)
-            except DiffPrivError as error:
-                report.problems.append(str(error))
-    for shard in sorted(there - ledger.shards.keys()):
-        report.problems.append(
-            f"key file {key_file_path(*shard)} is in no entry of the log: it was added, or its run never finished."
-        )
-    report.problems += [f"{store.location.describe(name)} is not a key file: it was added." for name in store.strangers()]
-    report.checked["key files"] = len(there)
-
-
-def _explain(where: str, shard: Shard, found: bytes, digest: bytes, ledger: Ledger) -> str:
-    """Why a key file's digest is not the one the log names last."""
-    state = ledger.shards[shard]
-    if state.step and digest == state.previous:
-        return f"{where}: the {state.step} that entry {state.index} announces was interrupted; run it again."
-    try:
-        KeyFile.parse(found, dataset=shard[0], shard=shard[1])
-    except DiffPrivError as error:
-        return f"{where} is not the one that entry {state.index} names: {error}"
-    for other, known in ledger.shards.items():
-        if known.key_file == digest:
-            return f"{where} is that of {other[1]} of dataset {other[0]}: files were swapped."
-    return f"{where} is not the one that entry {state.index} names: something in it was altered, or it is an old copy."
-
-
 def _check_data(data: Mapping[Shard, str], ledger: Ledger, report: VerifyReport) -> None:
     for shard, state in sorted(ledger.shards.items()):
         where = f"published shard {shard[1]} of dataset {shard[0]}"
@@ -330,7 +308,3 @@ def _check_data(data: Mapping[Shard, str], ledger: Ledger, report: VerifyReport)
     for extra in sorted(data.keys() - ledger.shards.keys()):
         report.problems.append(f"published shard {extra[1]} of dataset {extra[0]} is in no entry of the log: it was added.")
     report.checked["published shards"] = len(data)
-
-
-def report_json(report: VerifyReport) -> str:
-    return json.dumps(report.to_json(), indent=2, ensure_ascii=False)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from keys.audit.checkpoint import NoteKey
-from keys.audit.log import AuditLog
-from keys.custodians import CustodianKey, CustodyPolicy
-from keys.recipients import RecipientKey
-from keys.store import KeyStore
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.custodians import CustodianKey, CustodyPolicy
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.store import KeyStore
 from tests.keys.helpers import People, Vault, build_vault
 
 
@@ -35,8 +35,8 @@ def store(tmp_path: Path) -> KeyStore:
 
 @pytest.fixture(scope="session")
 def people() -> People:
-    custodians = [CustodianKey.create(name) for name in ("Ada", "Ben", "Cleo")]
-    requester = CustodianKey.create("Rita")
+    custodians = [CustodianKey.create(name) for name in ("Ada L.", "Ben M.", "Cleo N.")]  # no text in base64 looks like these
+    requester = CustodianKey.create("Rita O.")
     policy = CustodyPolicy(2, tuple(key.custodian for key in custodians), (requester.custodian,))
     return People(policy, custodians, requester)
 

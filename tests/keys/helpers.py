@@ -6,17 +6,17 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from keys.audit.checkpoint import NoteKey
-from keys.audit.events import run_finished, run_started, shard_committed
-from keys.audit.log import AuditLog
-from keys.audit.manifest import PublishedShard, encode_manifest
-from keys.context import ShardContext
-from keys.custodians import CustodianKey, CustodyPolicy
-from keys.keyfile import build_key_file
-from keys.recipients import RecipientKey
-from keys.sealing import FaceSecret, seal_part
-from keys.secrets import FaceKey
-from keys.store import KeyStore
+from diffpriv.keys.audit.events import run_finished, run_started, shard_committed
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.manifest import PublishedShard, encode_manifest
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.custodians import CustodianKey, CustodyPolicy
+from diffpriv.keys.keyfile import build_key_file
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.sealing import FaceSecret, seal_part
+from diffpriv.keys.secrets import FaceKey
+from diffpriv.keys.store import KeyStore
 
 CHEAP_ARGON2 = {"iterations": 1, "lanes": 1, "memory_kib": 64}  # so that tests take no time
 CONFIG = "c0" * 32

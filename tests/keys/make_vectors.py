@@ -8,22 +8,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from keys import lockbox
-from keys.audit.checkpoint import NoteKey, sign_checkpoint
-from keys.audit.events import commit_names, run_started
-from keys.audit.manifest import PublishedShard, encode_manifest
-from keys.audit.merkle import leaf_hash, root_of
-from keys.audit.segments import encode_segment
-from keys.context import ShardContext
-from keys.custodians import CustodianKey, CustodyPolicy
-from keys.keyfile import build_key_file
-from keys.recipients import RecipientKey
-from keys.requests import Decision, FaceRef, RecoveryRequest
-from keys.sealing import FaceSecret, seal_part
-from keys.secrets import FaceKey
-from keys.shredding import commit_shredded
-from keys.sources import DerivedKeySource
-from keys.store import key_file_path
+from diffpriv.keys import lockbox
+from diffpriv.keys.audit.checkpoint import sign_checkpoint
+from diffpriv.keys.audit.events import commit_names, run_started
+from diffpriv.keys.audit.manifest import PublishedShard, encode_manifest
+from diffpriv.keys.audit.merkle import leaf_hash, root_of
+from diffpriv.keys.audit.segments import encode_segment
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.custodians import CustodianKey, CustodyPolicy
+from diffpriv.keys.keyfile import build_key_file
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.requests import Decision, FaceRef, RecoveryRequest
+from diffpriv.keys.sealing import FaceSecret, seal_part
+from diffpriv.keys.secrets import FaceKey
+from diffpriv.keys.shredding import commit_shredded
+from diffpriv.keys.sources import DerivedKeySource
+from diffpriv.keys.store import key_file_path
 
 OUT = Path(__file__).parent / "vectors" / "v1.json"
 

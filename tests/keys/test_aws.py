@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from tests.keys.elsewhere import check_share_passes
 from tests.keys.helpers import CONFIG, NOW, Vault, make_faces
 
 boto3 = pytest.importorskip("boto3")
@@ -14,18 +15,19 @@ pytest.importorskip("s3fs")
 from cryptography.hazmat.primitives import hashes  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import padding  # noqa: E402
 
-from keys.audit.events import run_started, shard_committed  # noqa: E402
-from keys.audit.log import AuditLog  # noqa: E402
-from keys.aws_kms import KmsRecipientKey, kms_recipient  # noqa: E402
-from keys.context import ShardContext  # noqa: E402
-from keys.errors import MisuseError, RecipientError, RecordError, StorageError  # noqa: E402
-from keys.keyfile import KeyFile, build_key_file  # noqa: E402
-from keys.recipients import Recipient, RecipientKey  # noqa: E402
-from keys.rotation import rotate  # noqa: E402
-from keys.sealing import seal_part  # noqa: E402
-from keys.secrets import ShardKey  # noqa: E402
-from keys.shredding import Selection, shred  # noqa: E402
-from keys.store import KeyStore  # noqa: E402
+from diffpriv.keys.audit.events import run_started, shard_committed  # noqa: E402
+from diffpriv.keys.audit.log import AuditLog  # noqa: E402
+from diffpriv.keys.audit.verify import verify_log  # noqa: E402
+from diffpriv.keys.aws_kms import KmsRecipientKey, kms_recipient  # noqa: E402
+from diffpriv.keys.context import ShardContext  # noqa: E402
+from diffpriv.keys.errors import MisuseError, RecipientError, RecordError, StorageError  # noqa: E402
+from diffpriv.keys.keyfile import KeyFile, build_key_file  # noqa: E402
+from diffpriv.keys.recipients import Recipient, RecipientKey  # noqa: E402
+from diffpriv.keys.rotation import rotate  # noqa: E402
+from diffpriv.keys.sealing import seal_part  # noqa: E402
+from diffpriv.keys.secrets import ShardKey  # noqa: E402
+from diffpriv.keys.shredding import Selection, shred  # noqa: E402
+from diffpriv.keys.store import KeyStore  # noqa: E402
 
 CONTEXT = ShardContext("faces", "shard-000.tar", CONFIG)
 REGION = "eu-central-1"
@@ -88,17 +90,17 @@ def test_keys_and_audit_log_live_on_s3_as_they_do_in_a_folder(bucket, log_key, r
     log.append(run_started(NOW, f"r{number}", "faces", CONFIG) for number in range(300))
     assert log.integrate().added == ("s",)
     options_ = {"key_store": store, "recipient_key": recipient_key}
-    assert log.verify(**options_).problems == []
+    assert verify_log(log, **options_).problems == []
 
     successor = RecipientKey.generate()
     rotate(store, log, add=[successor.recipient], recipient_key=recipient_key, now=NOW)
     shred(store, log, [Selection("faces", "shard-000.tar", "img00001")], scope="sample", now=NOW)
-    assert AuditLog(f"{url}/audit", log_key, **options).verify(key_store=store, recipient_key=successor).problems == []
+    assert verify_log(AuditLog(f"{url}/audit", log_key, **options), key_store=store, recipient_key=successor).problems == []
 
     path = "faces/shard-000.tar.keys.parquet"
     data = store.location.read(path)
     store.location.write(path, data[:100] + bytes([data[100] ^ 1]) + data[101:])
-    (problem,) = log.verify(key_store=store).problems
+    (problem,) = verify_log(log, key_store=store).problems
     assert "shard-000.tar" in problem
 
 
@@ -119,7 +121,7 @@ def test_two_writers_on_s3_lose_nothing(bucket, log_key):
     assert sorted(event.facts["run"] for _, event in log.events()) == sorted(
         f"{name}{number}" for name in "ab" for number in range(4)
     )
-    assert log.verify().problems == []
+    assert verify_log(log).problems == []
 
 
 def test_a_bucket_that_is_not_there_is_named(bucket, log_key):
@@ -170,9 +172,14 @@ def test_kms_does_not_open_a_wrapped_key_of_another_context_or_an_altered_one(km
 def test_a_dataset_moves_from_a_passphrase_file_to_kms(kms, kms_key, vault: Vault):
     recipient = kms_recipient(kms_key, client=kms)
     old = vault.recipient_key
-    rotate(vault.store, vault.log, add=[recipient], remove=[old.fingerprint], recipient_key=old, now=NOW)
+    rotate(vault.store, vault.log, add=[recipient], remove=[old.fingerprint], recipient_key=old, now=vault.log.newest())
     key = KmsRecipientKey(recipient, kms)
-    assert vault.log.verify(key_store=vault.store, recipient_key=key).problems == []
+    assert verify_log(vault.log, key_store=vault.store, recipient_key=key).problems == []
+
+
+def test_a_custodians_shares_may_be_sealed_to_kms(kms, kms_key, tmp_path):
+    recipient = kms_recipient(kms_key, client=kms)
+    check_share_passes(tmp_path, recipient, KmsRecipientKey(recipient, kms))
 
 
 def test_kms_keys_of_the_wrong_kind_are_refused(kms, recipient_key):

@@ -6,17 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from keys.audit.checkpoint import (
-    NoteKey,
-    NoteVerifier,
-    open_checkpoint,
-    open_json,
-    open_note,
-    sign_checkpoint,
-    sign_json,
-    sign_note,
-)
-from keys.errors import AuditError, MisuseError, PassphraseError
+from diffpriv.keys.audit.checkpoint import open_checkpoint, sign_checkpoint
+from diffpriv.keys.errors import AuditError, MisuseError, PassphraseError
+from diffpriv.keys.notes import NoteKey, NoteVerifier, open_json, open_note, sign_json, sign_note
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "c2sp_signed_note.json").read_text())
 

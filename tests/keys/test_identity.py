@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from keys.errors import DiffPrivError, KeyFileError, MisuseError, WrongRecipientError
-from keys.identity import (
+from diffpriv.keys.errors import DiffPrivError, KeyFileError, MisuseError, WrongRecipientError
+from diffpriv.keys.identity import (
     IdentityRoot,
     identity_root_path,
     open_identity_root,
     rewrap_identity_root,
     store_identity_root,
 )
-from keys.recipients import RecipientKey
-from keys.store import KeyStore
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.store import KeyStore
 
 
 def test_an_identity_depends_on_root_dataset_and_person_and_on_nothing_else() -> None:
@@ -49,7 +49,7 @@ def test_the_locked_copy_opens_for_its_recipients_and_no_stranger_is_seen_in_the
     assert open_identity_root(store, "faces", two).same_as(root)
     with pytest.raises(WrongRecipientError):
         open_identity_root(store, "faces", one)
-    assert store.strangers() == []
+    assert store.unexpected() == []
     store.location.write("other/identity-root.json", store.location.read(identity_root_path("faces")))
     with pytest.raises(DiffPrivError):
         open_identity_root(store, "other", two)

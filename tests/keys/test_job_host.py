@@ -1,19 +1,20 @@
 """The job can lock, never unlock."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from keys.audit.checkpoint import NoteKey
-from keys.context import ShardContext
-from keys.errors import DiffPrivError
-from keys.init import init_keys
-from keys.keyfile import KeyFile, build_key_file
-from keys.recipients import Recipient, RecipientKey
-from keys.sealing import open_record, seal_part
-from keys.secrets import ShardKey
-from keys.store import KeyStore
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.errors import DiffPrivError
+from diffpriv.keys.init import init_keys
+from diffpriv.keys.keyfile import KeyFile, build_key_file
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recipients import Recipient, RecipientKey
+from diffpriv.keys.sealing import open_record, seal_part
+from diffpriv.keys.secrets import ShardKey
+from diffpriv.keys.store import KeyStore
 from tests.keys.helpers import CONFIG, make_faces
 
 
@@ -22,7 +23,7 @@ def test_a_job_host_that_holds_everything_the_job_holds_cannot_open_one_record(t
     host = tmp_path / "host"
     host.mkdir()
     for path in (made.recipient, made.log_key, made.log_vkey, made.policy):  # what a job is given
-        (host / path.name).write_bytes(path.read_bytes())
+        shutil.copy(path, host / path.name)
     recipient = Recipient.load(host / "recipient.json")
     store = KeyStore(host / "keys")
     context = ShardContext("faces", "shard-000.tar", CONFIG)
@@ -48,6 +49,7 @@ def test_a_job_host_that_holds_everything_the_job_holds_cannot_open_one_record(t
                 open_record(ShardKey(material), context.face("img00000", 0), record)
     for path in host.rglob("*"):
         if path.is_file():
+            path.chmod(0o600)
             with pytest.raises(DiffPrivError):
                 RecipientKey.load(path, "")
 

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keys.audit.checkpoint import NoteKey, NoteVerifier
-from keys.audit.events import AuditEvent, commit_names, run_started, sample_quarantined
-from keys.audit.log import PENDING, AuditLog
-from keys.audit.merkle import leaf_hash, range_hash, root_of
-from keys.audit.tiles import TileReader, tile_path, tiles_of
-from keys.context import ShardContext
-from keys.errors import AuditError, MisuseError
-from keys.lockbox import canonical_json
+from diffpriv.keys.audit.events import AuditEvent, commit_names, run_started, sample_quarantined
+from diffpriv.keys.audit.log import PENDING, AuditLog
+from diffpriv.keys.audit.merkle import leaf_hash, range_hash, root_of
+from diffpriv.keys.audit.tiles import TileReader, tile_path, tiles_of
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.errors import AuditError, MisuseError
+from diffpriv.keys.lockbox import canonical_json
+from diffpriv.keys.notes import NoteKey, NoteVerifier
 from tests.keys.helpers import CONFIG, NOW
 
 
@@ -36,7 +37,7 @@ def test_what_was_appended_is_read_back_in_order_by_whoever_has_the_public_key(l
     reader = AuditLog(log.url, verifier=NoteVerifier.parse(log.verifier.vkey))
     assert [event.facts["run"] for _, event in reader.events()] == [f"run-{number}" for number in range(300)]
     assert [index for index, _ in reader.entries(250, 260)] == list(range(250, 260))
-    assert reader.verify().ok
+    assert verify_log(reader).ok
     with pytest.raises(MisuseError, match="signing key"):
         reader.append(started(1))
 
@@ -54,7 +55,7 @@ def test_however_entries_are_grouped_the_files_are_those_of_the_layout(tmp_path_
     assert tile_files(whole) == {tile_path(*tile) for tile in tiles_of(total)} <= tile_files(log)
     assert all(log.location.read(name) == whole.location.read(name) for name in tile_files(whole))
     assert log.checkpoint() == whole.checkpoint()
-    assert log.verify().problems == []
+    assert verify_log(log).problems == []
 
 
 def test_appending_nothing_changes_nothing(log):
@@ -69,7 +70,7 @@ def test_a_log_of_another_key_is_not_read_or_appended_to(log):
     stranger = AuditLog(log.url, NoteKey.create(log.key.name))
     with pytest.raises(AuditError, match="not signed by the log's key"):
         stranger.append(started(1))
-    assert not stranger.verify().ok
+    assert not verify_log(stranger).ok
 
 
 @pytest.mark.parametrize("point", ["after pending", "after tiles", "after checkpoint"])
@@ -101,11 +102,11 @@ def test_a_crash_at_any_point_of_an_append_leaves_the_old_log_or_the_new_one(log
     monkeypatch.undo()
     after = log.checkpoint().size
     assert after == (size + 300 if point == "after checkpoint" else size)
-    report = log.verify(since=old.note)
+    report = verify_log(log, since=old.note)
     assert report.problems == []
     assert any("interrupted" in note for note in report.notes)
     log.append(started(5, after))
-    report = log.verify(since=old.note)
+    report = verify_log(log, since=old.note)
     assert (report.problems, report.notes, report.size) == ([], [], after + 5)
     assert tile_files(log) >= {tile_path(*tile) for tile in tiles_of(after + 5)}
 
@@ -123,9 +124,9 @@ def test_who_holds_an_older_checkpoint_still_finds_its_tiles(log):
                 full = tile_path(level, number)
                 assert log.location.read_if_there(tile_path(level, number, width)) or log.location.read_if_there(full)
     assert not any(name.startswith("tile/entries/000.p/") for name in tile_files(log))
-    assert log.verify().problems == []
+    assert verify_log(log).problems == []
     log.location.write("tile/entries/002.p/8", b"altered")
-    assert "not the beginning of the tile it became" in log.verify().problems[0]
+    assert "not the beginning of the tile it became" in verify_log(log).problems[0]
 
 
 def test_a_log_whose_newest_tile_was_altered_is_not_built_upon(log):
@@ -141,7 +142,7 @@ def test_a_removed_checkpoint_is_not_mistaken_for_an_empty_log(log):
     log.location.delete("checkpoint")
     with pytest.raises(AuditError, match="checkpoint was removed"):
         log.append(started(1))
-    assert "checkpoint was removed" in log.verify().problems[0]
+    assert "checkpoint was removed" in verify_log(log).problems[0]
 
 
 def test_two_processes_appending_at_once_lose_nothing(log, log_key, tmp_path):
@@ -149,9 +150,9 @@ def test_two_processes_appending_at_once_lose_nothing(log, log_key, tmp_path):
     program = textwrap.dedent(
         f"""
         import sys
-        from keys.audit.checkpoint import NoteKey
-        from keys.audit.events import run_started
-        from keys.audit.log import AuditLog
+        from diffpriv.keys.notes import NoteKey
+        from diffpriv.keys.audit.events import run_started
+        from diffpriv.keys.audit.log import AuditLog
         log = AuditLog({log.url!r}, NoteKey.load({str(tmp_path / "log.key")!r}))
         for number in range(15):
             log.append([run_started({NOW}, sys.argv[1] + str(number), "faces", {CONFIG!r})])
@@ -166,7 +167,7 @@ def test_two_processes_appending_at_once_lose_nothing(log, log_key, tmp_path):
     assert [run.wait(120) for run in runs] == [0, 0]
     runs_seen = [event.facts["run"] for _, event in log.events()]
     assert sorted(runs_seen) == sorted(f"{name}{number}" for name in "ab" for number in range(15))
-    assert log.verify().ok
+    assert verify_log(log).ok
 
 
 def test_segments_enter_sorted_by_id_and_once(log, tmp_path):
@@ -179,7 +180,7 @@ def test_segments_enter_sorted_by_id_and_once(log, tmp_path):
     assert again.checkpoint == first.checkpoint
     kinds = [(event.kind, event.facts.get("segment", event.facts.get("run"))) for _, event in log.events()]
     assert kinds == [(kind, name) for name in ("a", "b/x", "c") for kind in ("segment integrated", "run started")]
-    assert log.verify().ok
+    assert verify_log(log).ok
 
 
 def test_the_same_segments_give_the_same_log_whoever_wrote_them_first(log_key, tmp_path):
@@ -196,7 +197,7 @@ def test_only_the_segments_of_committed_shards_are_integrated(log):
     for name in "ab":
         log.segments.put(name, [run_started(NOW, name, "faces", CONFIG)])
     assert log.integrate(ids=["b"]).added == ("b",)
-    report = log.verify()
+    report = verify_log(log)
     assert report.ok
     assert report.notes == ["audit segment a waits to be integrated."]
 
@@ -232,25 +233,25 @@ def test_a_redone_segment_enters_again_and_names_what_it_supersedes(log):
     old = log.segments.put("a", [run_started(NOW, "first", "faces", CONFIG)])
     log.integrate()
     new = log.segments.put("a", [run_started(NOW, "second", "faces", CONFIG)])
-    assert not log.verify().ok  # until it is integrated, the file is not what the log took
+    assert not verify_log(log).ok  # until it is integrated, the file is not what the log took
     log.integrate()
     redone = [event.facts for _, event in log.events() if event.kind == "segment integrated"][-1]
     assert (redone["sha256"], redone["supersedes"]) == (new, old)
-    assert log.verify().ok
+    assert verify_log(log).ok
 
 
 def test_an_earlier_checkpoint_shows_a_rewritten_or_shortened_past(log, log_key, tmp_path):
     log.append(started(300))
     earlier = log.checkpoint().note
     log.append(started(100, 300))
-    assert log.verify(since=earlier).ok
+    assert verify_log(log, since=earlier).ok
 
     forged = AuditLog(tmp_path / "forged", log_key)  # by whoever stole the log's key
     forged.append([*started(100), *started(300, 9000)])
-    assert "the past was rewritten" in forged.verify(since=earlier).problems[0]
+    assert "the past was rewritten" in verify_log(forged, since=earlier).problems[0]
     short = AuditLog(tmp_path / "short", log_key)
     short.append(started(200))
-    assert "cut back" in short.verify(since=earlier).problems[0]
+    assert "cut back" in verify_log(short, since=earlier).problems[0]
 
 
 def test_a_log_is_verified_between_two_checkpoints(log, log_key, tmp_path):
@@ -258,11 +259,11 @@ def test_a_log_is_verified_between_two_checkpoints(log, log_key, tmp_path):
     for first in (0, 100, 300):
         log.append(started(100, first))
         heads.append(log.checkpoint().note)
-    assert log.verify(since=heads[0], until=heads[1]).ok
-    assert any("more entries than the later" in problem for problem in log.verify(since=heads[1], until=heads[0]).problems)
+    assert verify_log(log, since=heads[0], until=heads[1]).ok
+    assert any("more entries than the later" in problem for problem in verify_log(log, since=heads[1], until=heads[0]).problems)
     other = AuditLog(tmp_path / "other", log_key)
     other.append(started(200, 7000))
-    (problem,) = log.verify(since=heads[0], until=other.checkpoint().note).problems
+    (problem,) = verify_log(log, since=heads[0], until=other.checkpoint().note).problems
     assert "the first 200 entries are not those" in problem
 
 
@@ -285,12 +286,12 @@ def test_reading_and_verifying_go_on_while_another_process_appends(log, log_key)
     writer.start()
     try:
         assert [index for index, _ in reading] == list(range(1, head.size))
-        assert reader.verify(since=head.note).problems == []
+        assert verify_log(reader, since=head.note).problems == []
         assert len(list(reader.events())) >= 250
     finally:
         stop.set()
         writer.join()
-    assert reader.verify(since=head.note).problems == []
+    assert verify_log(reader, since=head.note).problems == []
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keys.audit import merkle
-from keys.audit.merkle import (
+from diffpriv.keys.audit import merkle
+from diffpriv.keys.audit.merkle import (
     EMPTY_ROOT,
     consistency_proof,
     inclusion_proof,
@@ -19,8 +19,8 @@ from keys.audit.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from keys.audit.tiles import decode_bundle, encode_bundle, parse_tile_path, tile_path, tiles_of
-from keys.errors import AuditError
+from diffpriv.keys.audit.tiles import decode_bundle, encode_bundle, parse_tile_path, tile_path, tiles_of
+from diffpriv.keys.errors import AuditError
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "rfc6962.json").read_text())
 LEAVES = [leaf_hash(bytes.fromhex(leaf)) for leaf in VECTORS["leaves"]]

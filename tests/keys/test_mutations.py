@@ -13,12 +13,14 @@ from pathlib import Path
 import pyarrow
 import pytest
 
-from keys.audit.log import AuditLog
-from keys.audit.manifest import decode_manifest
-from keys.audit.tiles import tile_path, tiles_of
-from keys.errors import DiffPrivError
-from keys.keyfile import KeyFile, Part, _write
-from keys.store import KeyStore
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.manifest import decode_manifest
+from diffpriv.keys.audit.tiles import tile_path, tiles_of
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.errors import DiffPrivError
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.keyfile_layout import Layout, Part, write_layout
+from diffpriv.keys.store import KeyStore
 from tests.keys.helpers import Vault, build_vault
 
 KINDS = [
@@ -110,7 +112,7 @@ def on_rows(path: Path, rng: random.Random) -> str:
     else:
         parts[0] = Part(parts[0].commitment, (flip(parts[0].wraps[0], rng),))
     table = pyarrow.Table.from_pylist(rows, schema=file._table.schema)
-    path.write_bytes(_write(file.context, file.recipients, parts, table))
+    path.write_bytes(write_layout(Layout(file.context, file.recipients, parts, table, [])))
     return change
 
 
@@ -122,12 +124,12 @@ def findings(vault: Vault) -> list[str]:
     """What an auditor gets to read, of log, key store, data and manifest together."""
     log = AuditLog(vault.log.url, verifier=vault.log.verifier)
     store = KeyStore(vault.store.url)
-    report = log.verify(key_store=store, data=vault.data_digests())
+    report = verify_log(log, key_store=store, data=vault.data_digests())
     try:
         claimed = manifest_digests(vault)
     except DiffPrivError as error:
         return [*report.problems, str(error)]
-    return report.problems + log.verify(segments=False, data=claimed).problems
+    return report.problems + verify_log(log, segments=False, data=claimed).problems
 
 
 def mutate(vault: Vault, rng: random.Random) -> tuple[str, list[str]]:

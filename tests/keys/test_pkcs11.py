@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from keys.context import ShardContext
-from keys.errors import MisuseError, PassphraseError, RecipientError, RecordError
-from keys.keyfile import KeyFile, build_key_file
-from keys.pkcs11 import TokenRecipientKey, generate_token_key, token_recipient
-from keys.recipients import Recipient
-from keys.rotation import rotate
-from keys.sealing import seal_part
-from keys.secrets import ShardKey
-from tests.keys.helpers import CONFIG, NOW, Vault, make_faces
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.errors import MisuseError, PassphraseError, RecipientError, RecordError
+from diffpriv.keys.keyfile import KeyFile, build_key_file
+from diffpriv.keys.pkcs11 import TokenRecipientKey, generate_token_key, token_recipient
+from diffpriv.keys.recipients import Recipient
+from diffpriv.keys.rotation import rotate
+from diffpriv.keys.sealing import seal_part
+from diffpriv.keys.secrets import ShardKey
+from tests.keys.elsewhere import check_share_passes
+from tests.keys.helpers import CONFIG, Vault, make_faces
 
 _PLACES = ("softhsm/libsofthsm2.so", "*/softhsm/libsofthsm2.so")  # Debian's, with and without the architecture
 MODULE = next((str(path) for place in _PLACES for path in Path("/usr/lib").glob(place)), "")
@@ -61,6 +63,10 @@ def test_what_is_sealed_to_a_token_opens_with_the_token(recipient, tmp_path):
     assert file.check_all(key) == 3
 
 
+def test_a_custodians_shares_may_be_sealed_to_a_token(recipient, tmp_path):
+    check_share_passes(tmp_path, recipient, TokenRecipientKey(recipient, MODULE, PIN))
+
+
 def test_a_token_does_not_open_another_context_or_an_altered_key(recipient):
     key, shard_key = TokenRecipientKey(recipient, MODULE, PIN), ShardKey.generate()
     wrapped = recipient.wrap(shard_key, b"this shard")
@@ -73,9 +79,9 @@ def test_a_token_does_not_open_another_context_or_an_altered_key(recipient):
 
 def test_a_dataset_moves_from_a_passphrase_file_to_a_token(recipient, vault: Vault):
     old = vault.recipient_key
-    rotate(vault.store, vault.log, add=[recipient], remove=[old.fingerprint], recipient_key=old, now=NOW)
+    rotate(vault.store, vault.log, add=[recipient], remove=[old.fingerprint], recipient_key=old, now=vault.log.newest())
     key = TokenRecipientKey(recipient, MODULE, PIN)
-    assert vault.log.verify(key_store=vault.store, recipient_key=key).problems == []
+    assert verify_log(vault.log, key_store=vault.store, recipient_key=key).problems == []
 
 
 def test_a_wrong_pin_token_label_or_library_is_named(recipient, token, recipient_key):

@@ -4,13 +4,21 @@ import json
 
 import pytest
 
-from keys.audit.checkpoint import NoteKey
-from keys.audit.events import run_started
-from keys.audit.log import AuditLog
-from keys.audit.proofs import check_consistency, check_inclusion, prove_consistency, prove_inclusion, witness
-from keys.audit.show import event_row, event_text, select_events
-from keys.audit.tiles import tile_path
-from keys.errors import AuditError, MisuseError
+from diffpriv.keys.audit.events import run_started
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.proofs import (
+    check_consistency,
+    check_inclusion,
+    prove_consistency,
+    prove_inclusion,
+    witness,
+    witness_mailed,
+)
+from diffpriv.keys.audit.show import event_row, event_text, select_events
+from diffpriv.keys.audit.tiles import tile_path
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.errors import AuditError, MisuseError
+from diffpriv.keys.notes import NoteKey
 from tests.keys.helpers import CONFIG, NOW
 
 
@@ -70,7 +78,7 @@ def test_a_witness_signs_growth_and_refuses_a_rewritten_or_shortened_log(log, lo
     for first in (0, 100, 300):
         log.append(started(100, first))
         log.add_cosignature(witness(log, key, memory, now=NOW + first), key.verifier)
-        assert log.verify(witnesses=[key.verifier]).ok
+        assert verify_log(log, witnesses=[key.verifier]).ok
     assert log.checkpoint([key.verifier]).witnesses == (("witness.test", NOW + 300),)
 
     forged = AuditLog(tmp_path / "forged", log_key)
@@ -86,6 +94,35 @@ def test_a_witness_signs_growth_and_refuses_a_rewritten_or_shortened_log(log, lo
         witness(log, key, memory, now=NOW)
     with pytest.raises(MisuseError, match="witness key"):
         witness(log, log_key, tmp_path / "new.json", now=NOW)
+
+
+def test_a_witness_without_the_log_cosigns_mailed_growth_and_refuses_the_rest(log, log_key, tmp_path):
+    key, memory = NoteKey.create("witness.test", witness=True), tmp_path / "witness.json"
+
+    def cosigned(mailed):
+        log.add_cosignature(witness_mailed(mailed, log.verifier, key, memory, now=NOW), key.verifier)
+
+    log.append(started(100))
+    first = log.checkpoint().note
+    cosigned(first)
+    log.append(started(50, 100))
+    second = log.checkpoint().note
+    cosigned(prove_consistency(log, first))
+    with pytest.raises(AuditError, match="cut back"):
+        witness_mailed(first, log.verifier, key, memory, now=NOW)
+    log.append(started(50, 150))
+    with pytest.raises(AuditError, match="does not begin at the head of 150 entries"):
+        cosigned(log.checkpoint().note)
+    with pytest.raises(AuditError, match="does not begin at the head of 150 entries"):
+        cosigned(prove_consistency(log, first))
+    forged = AuditLog(tmp_path / "forged", log_key)
+    forged.append([*started(100), *started(100, 5000)])
+    proof = json.loads(prove_consistency(log, second)) | {"new": forged.checkpoint().note.decode()}
+    with pytest.raises(AuditError, match="rewritten"):
+        cosigned(json.dumps(proof).encode())
+    cosigned(prove_consistency(log, second))
+    with pytest.raises(MisuseError, match="witness key"):
+        witness_mailed(second, log.verifier, log_key, memory, now=NOW)
 
 
 def test_audit_show_finds_what_is_asked_for(vault):

@@ -9,13 +9,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from keys import lockbox
-from keys.audit.checkpoint import NoteKey
-from keys.custodians import Custodian, CustodianKey, CustodyPolicy
-from keys.errors import MisuseError, PassphraseError, RecipientError, RecordError
-from keys.init import init_keys
-from keys.recipients import RSA_OAEP, Recipient, RecipientKey
-from keys.secrets import ShardKey
+from diffpriv.keys import lockbox
+from diffpriv.keys.custodians import Custodian, CustodianKey, CustodyPolicy
+from diffpriv.keys.errors import MisuseError, PassphraseError, RecipientError, RecordError
+from diffpriv.keys.init import init_keys
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recipients import RSA_OAEP, Recipient, RecipientKey
+from diffpriv.keys.secrets import ShardKey
 from tests.keys.helpers import CHEAP_ARGON2
 
 

@@ -3,16 +3,18 @@
 import uuid
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from keys.audit.checkpoint import NoteKey
-from keys.audit.log import AuditLog
-from keys.custodians import CustodianKey, CustodyPolicy
-from keys.errors import RecoveryRefusedError
-from keys.recovery import RecoveryCase
-from keys.requests import Decision, FaceRef, RecoveryRequest
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.custodians import CustodianKey, CustodyPolicy
+from diffpriv.keys.errors import RecoveryRefusedError
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recovery import RecoveryCase
+from diffpriv.keys.requests import Decision, FaceRef, RecoveryRequest
 from tests.keys.helpers import NOW
 
 HOUR = 3600
@@ -34,7 +36,7 @@ class Recovery(RuleBasedStateMachine):
         self.log = AuditLog(f"memory://audit-{uuid.uuid4().hex}", LOG_KEY)
         self.policy = CustodyPolicy(quorum, tuple(key.custodian for key in PEOPLE), (REQUESTER.custodian,))
         self.now = NOW
-        faces = [FaceRef("faces", "shard-000.tar", "img", 0)]
+        faces = [FaceRef("faces", "shard-000.tar", "img", 0, "ab" * 32)]
         self.request, self.other = (
             RecoveryRequest.make(faces, purpose, ANYBODY[asks], self.policy, now=NOW, expires_at=NOW + life * HOUR)
             for purpose in "ab"
@@ -170,8 +172,13 @@ class Recovery(RuleBasedStateMachine):
 
     def teardown(self):
         if hasattr(self, "log"):
-            assert self.log.verify().problems == []
+            assert verify_log(self.log).problems == []
 
 
-TestRecovery = Recovery.TestCase
-TestRecovery.settings = settings(deadline=None, max_examples=80, stateful_step_count=30)
+class TestRecovery(Recovery.TestCase):
+    settings = settings(deadline=None, max_examples=25, stateful_step_count=30)
+
+
+@pytest.mark.slow
+class TestRecoveryAtLength(Recovery.TestCase):
+    settings = settings(deadline=None, max_examples=80, stateful_step_count=30)

@@ -4,12 +4,13 @@ import os
 
 import pytest
 
-from keys.audit.ledger import Ledger
-from keys.errors import KeyFileError, MisuseError, WrongRecipientError
-from keys.keyfile import KeyFile
-from keys.listing import list_key_files
-from keys.recipients import RecipientKey
-from keys.rotation import rotate
+from diffpriv.keys.audit.ledger import Ledger
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.errors import KeyFileError, MisuseError, WrongRecipientError
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.listing import list_key_files
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.rotation import rotate
 
 LATER = 1_790_100_000
 
@@ -28,7 +29,7 @@ def records(vault):
 
 
 def verify(vault, key):
-    return vault.log.verify(key_store=vault.store, recipient_key=key, data=vault.data_digests()).problems
+    return verify_log(vault.log, key_store=vault.store, recipient_key=key, data=vault.data_digests()).problems
 
 
 def test_an_added_recipient_opens_everything_and_no_record_changes(vault, successor):

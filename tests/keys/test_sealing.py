@@ -8,13 +8,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from keys.cleartext import reveal
-from keys.context import ShardContext
-from keys.errors import KeyFileError, MisuseError, RecordError, ShreddedError, UnknownFaceError, WrongRecipientError
-from keys.keyfile import KeyFile, build_key_file
-from keys.recipients import RecipientKey
-from keys.sealing import RECORD_OVERHEAD, FaceSecret, open_record, seal_part
-from keys.secrets import FaceKey, ShardKey
+from diffpriv.keys.cleartext import reveal
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.errors import KeyFileError, MisuseError, RecordError, ShreddedError, UnknownFaceError, WrongRecipientError
+from diffpriv.keys.keyfile import KeyFile, build_key_file
+from diffpriv.keys.keyfile_layout import Layout
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.sealing import RECORD_OVERHEAD, FaceSecret, open_record, seal_part
+from diffpriv.keys.secrets import FaceKey, ShardKey
 from tests.keys.helpers import CONFIG, make_faces
 
 CONTEXT = ShardContext("faces", "shard-000.tar", CONFIG)
@@ -131,7 +132,7 @@ def test_relabelling_a_key_file_for_another_dataset_does_not_make_it_open(recipi
     part = seal_part(CONTEXT, [recipient_key.recipient], make_faces(1))
     forged_context = ShardContext("other", "shard-000.tar", CONFIG)
     file = KeyFile.parse(build_key_file(forged_context, [replace(part, context=forged_context)]))
-    with pytest.raises(RecordError, match="can't be unwrapped: altered, or of another dataset or shard"):
+    with pytest.raises(RecordError, match="can't be unwrapped: altered, or of another dataset, shard or policy"):
         file.open_face("img00000", 0, recipient_key)
 
 
@@ -209,6 +210,7 @@ def test_files_that_are_not_key_files_are_named(recipient_key):
 
 def test_a_doubled_row_is_found_on_opening(recipient_key):
     file = KeyFile.parse(sealed(recipient_key, make_faces(2)))
-    doubled = KeyFile(file.context, file.recipients, file.parts, pyarrow.concat_tables([file._table, file._table]))
+    twice = pyarrow.concat_tables([file._table, file._table])
+    doubled = KeyFile(Layout(file.context, file.recipients, file.parts, twice, []))
     with pytest.raises(KeyFileError, match="a row was doubled"):
         doubled.open_face("img00000", 0, recipient_key)

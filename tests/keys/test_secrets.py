@@ -3,18 +3,21 @@
 import copy
 import hmac
 import logging
+import os
 import pickle
 
 import pytest
 
-from keys.audit.checkpoint import NoteKey
-from keys.cleartext import reveal
-from keys.context import ShardContext, canonical
-from keys.custodians import CustodianKey
-from keys.recipients import RecipientKey
-from keys.sealing import FaceSecret
-from keys.secrets import FaceKey, ShardKey
-from keys.sources import DerivedKeySource, RandomKeySource
+from diffpriv.keys.cleartext import reveal
+from diffpriv.keys.context import ShardContext, canonical
+from diffpriv.keys.custodians import CustodianKey
+from diffpriv.keys.errors import MisuseError
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.sealing import FaceSecret
+from diffpriv.keys.secrets import FaceKey, ShardKey
+from diffpriv.keys.sources import DerivedKeySource, RandomKeySource
+from diffpriv.keys.splitting import read_share, split
 
 SECRETS = [FaceKey.generate(), ShardKey.generate(), RecipientKey.generate(), CustodianKey.generate(), NoteKey.generate()]
 
@@ -107,3 +110,26 @@ def test_no_two_contexts_share_their_bytes():
     assert one.face("", 0).canonical_bytes != one.canonical_bytes
     with pytest.raises(ValueError, match="SHA-256"):
         ShardContext("a", "b", "not a digest")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no file modes")
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
+def test_a_private_key_that_others_may_read_or_change_is_not_used(tmp_path, mode):
+    """Of every kind: recipient, custodian, log, share."""
+    recipient, path = RecipientKey.generate(), tmp_path / "key"
+    recipient.save(path, None)
+    CustodianKey.create("Ada").save(tmp_path / "ada.key", "x", iterations=1, lanes=1, memory_kib=64)
+    NoteKey.create("log.test").save(tmp_path / "log.key")
+    split(recipient, 2, 3)[0].save(tmp_path / "share")
+    loads = {
+        path: lambda: RecipientKey.load(path, None),
+        tmp_path / "ada.key": lambda: CustodianKey.load(tmp_path / "ada.key", "x"),
+        tmp_path / "log.key": lambda: NoteKey.load(tmp_path / "log.key"),
+        tmp_path / "share": lambda: read_share(tmp_path / "share"),
+    }
+    for file, load in loads.items():
+        load()
+        file.chmod(mode)
+        with pytest.raises(MisuseError, match="others may read or change") as caught:
+            load()
+        assert caught.value.advice == f"chmod 600 {file}"

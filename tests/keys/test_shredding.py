@@ -4,10 +4,12 @@ import os
 
 import pytest
 
-from keys.errors import AuditError, KeyFileError, MisuseError, ShreddedError, UnknownFaceError
-from keys.keyfile import KeyFile
-from keys.listing import list_key_files
-from keys.shredding import Selection, check_receipt, person_selections, read_receipt, shred
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.errors import AuditError, KeyFileError, MisuseError, ShreddedError, UnknownFaceError
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.listing import list_key_files
+from diffpriv.keys.requests import FaceRef
+from diffpriv.keys.shredding import Selection, check_receipt, person_selections, read_receipt, shred
 
 LATER = 1_790_100_000  # 2026-09-22
 
@@ -17,7 +19,7 @@ def parsed(vault, shard):
 
 
 def verify(vault):
-    return vault.log.verify(key_store=vault.store, recipient_key=vault.recipient_key, data=vault.data_digests()).problems
+    return verify_log(vault.log, key_store=vault.store, recipient_key=vault.recipient_key, data=vault.data_digests()).problems
 
 
 def gone(vault):
@@ -26,7 +28,7 @@ def gone(vault):
 
 def test_one_face_is_gone_and_its_neighbours_are_not(vault):
     report = shred(vault.store, vault.log, [Selection("faces", "shard-001.tar", "img00003", 1)], scope="face", now=LATER)
-    assert report.destroyed == [("faces", "shard-001.tar", "img00003", 1)]
+    assert report.destroyed == [FaceRef("faces", "shard-001.tar", "img00003", 1)]
     file = parsed(vault, "shard-001.tar")
     with pytest.raises(ShreddedError, match=r"face 1 of sample img00003 in shard-001\.tar was shredded on 2026-09-22"):
         file.open_face("img00003", 1, vault.recipient_key)

@@ -5,9 +5,9 @@ import stat
 
 import pytest
 
-from keys.errors import MisuseError, RecipientError
-from keys.recipients import RecipientKey
-from keys.splitting import join, read_share, split
+from diffpriv.keys.errors import MisuseError, RecipientError
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.splitting import join, read_share, split
 
 
 def test_any_two_of_three_shares_join_to_the_key_and_one_does_not(recipient_key, tmp_path):
@@ -48,9 +48,18 @@ def test_numbers_that_protect_nothing_are_refused(recipient_key, threshold, shar
         split(recipient_key, threshold, shares)
 
 
+def test_a_share_that_was_mailed_with_other_line_ends_is_read(recipient_key, tmp_path):
+    share = split(recipient_key, 2, 2)[0]
+    share.save(tmp_path / "share")
+    words = read_share(tmp_path / "share")
+    (tmp_path / "share").write_bytes((tmp_path / "share").read_bytes().replace(b"\n", b"\r\n"))
+    assert read_share(tmp_path / "share") == words
+
+
 def test_a_share_is_not_printed_and_a_foreign_file_is_not_taken_for_one(recipient_key, tmp_path):
     share = split(recipient_key, 2, 2)[0]
     assert share.words not in repr(share)
+    (tmp_path / "x.txt").touch(0o600)
     (tmp_path / "x.txt").write_text("shopping list\n\nmilk")
     with pytest.raises(RecipientError, match="not a share"):
         read_share(tmp_path / "x.txt")

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keys import files
-from keys.errors import MisuseError, StorageError
-from keys.files import open_location
-from keys.store import KeyStore, key_file_path
+from diffpriv.keys import files
+from diffpriv.keys.errors import MisuseError, StorageError
+from diffpriv.keys.files import open_location
+from diffpriv.keys.store import KeyStore, key_file_path
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=15)
 
@@ -24,7 +24,7 @@ def test_any_name_is_stored_found_and_stays_inside(tmp_path_factory, dataset, sh
     assert store.list(dataset) == [(dataset, shard)]
     assert store.get(dataset, shard) == data
     assert [path.relative_to(root / "keys").as_posix() for path in root.rglob("*.parquet")] == [receipt.path]
-    assert store.strangers() == []
+    assert store.unexpected() == []
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../../etc", "a/../b", "/etc/passwd", "a\\b", ".hidden"])
@@ -46,7 +46,7 @@ def test_raw_names_that_climb_out_are_refused(tmp_path):
             location.write(name, b"")
     with pytest.raises(MisuseError, match="is empty"):
         open_location("")
-    with pytest.raises(MisuseError, match="can't be opened"):
+    with pytest.raises(MisuseError, match="of no kind that this tool reads or writes"):
         open_location("nosuchprotocol://x")
 
 
@@ -66,7 +66,7 @@ def test_a_folder_a_file_url_and_a_remote_filesystem_behave_alike(tmp_path, url)
     assert not store.delete("d", "s")
     assert store.list() == [("e", "s")]
     store.location.write("stray.txt", b"x")
-    assert store.strangers() == ["stray.txt"]
+    assert store.unexpected() == ["stray.txt"]
 
 
 def test_a_reader_never_sees_half_a_key_file(tmp_path):

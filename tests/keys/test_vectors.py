@@ -19,15 +19,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from keys import lockbox
-from keys.audit.checkpoint import NoteVerifier, open_checkpoint
-from keys.audit.events import AuditEvent
-from keys.audit.manifest import decode_manifest
-from keys.audit.segments import decode_segment
-from keys.custodians import CustodyPolicy
-from keys.keyfile import KeyFile
-from keys.recipients import RecipientKey
-from keys.requests import Decision, RecoveryRequest
+from diffpriv.keys import lockbox
+from diffpriv.keys.audit.checkpoint import open_checkpoint
+from diffpriv.keys.audit.events import AuditEvent
+from diffpriv.keys.audit.manifest import decode_manifest
+from diffpriv.keys.audit.segments import decode_segment
+from diffpriv.keys.custodians import CustodyPolicy
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.notes import NoteVerifier
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.requests import Decision, RecoveryRequest
 
 V = json.loads((Path(__file__).parent / "vectors" / "v1.json").read_text(encoding="utf-8"))
 
