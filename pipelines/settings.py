@@ -13,7 +13,7 @@ class Strict(BaseModel):
 
 
 class BoxSettings(Strict):
-    """Faces that the dataset brings along (`pipelines.boxes`).
+    """Faces that the dataset brings along (`pipelines.steps.boxes`).
 
     Attributes:
         field: where the boxes are: a key of the sample's JSON sidecar or a Parquet column; dots go into nested objects.
@@ -61,7 +61,7 @@ Region = tuple[float, float, float, float]
 
 
 class RuleSettings(Strict):
-    """Faces that are left as they are, on purpose (`pipelines.policy`, which says which rule wins).
+    """Faces that are left as they are, on purpose (`pipelines.steps.policy`, which says which rule wins).
 
     Attributes:
         min_size: a face whose shorter box side has fewer pixels is left.
@@ -101,8 +101,3 @@ class RuleSettings(Strict):
     @property
     def consent_field(self) -> str:
         return self.consent.partition("=")[0]
-
-    @property
-    def leaves(self) -> bool:
-        """Whether any rule can leave a face as it is."""
-        return bool(self.min_size or self.min_score or self.leave or self.consent or self.gallery)

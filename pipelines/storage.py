@@ -8,30 +8,41 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from keys.errors import StorageError
-from keys.files import LocalFolder, Location, RemoteFolder, fsync_path, make_folder_durably, open_location
+from diffpriv.keys.errors import StorageError
+from diffpriv.keys.files import LocalFolder, Location, RemoteFolder, fsync_path, make_folder_durably, open_location
 
 CHUNK = 1 << 20
+SPECIAL = "special"
+_WORTH_LISTING = 32  # files, or folders, from which on a listing is cheaper than asking for each
+_LINK = "link "
 # Where stores' clients define exceptions that are no OSError: no connection, no credentials, no such bucket.
 _CLOUD_MODULES = frozenset({"botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs", "requests"})
+_HUB_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileFacts:
     """What a file is without reading it. Two equal facts mean the same content, as far as a file system can tell.
 
     Attributes:
-        version: modification time in nanoseconds locally; ETag or whatever the store calls its version elsewhere.
+        version: modification time in nanoseconds locally, behind "link " for a symbolic link; SPECIAL for what is no file (a
+            FIFO, a socket, a device, a link to nowhere); ETag or whatever the store calls its version elsewhere.
     """
 
     name: str
     size: int
     version: str
+
+    @property
+    def regular(self) -> bool:
+        """A file of its own: no link, which could lead anywhere, and nothing that blocks its reader."""
+        return self.version != SPECIAL and not self.version.startswith(_LINK)
 
 
 class Folder:
@@ -48,6 +59,11 @@ class Folder:
         self._fs: Any = self.small._fs if isinstance(self.small, RemoteFolder) else None
 
     @property
+    def _root(self) -> str:
+        """The folder's path on a remote file system."""
+        return cast(RemoteFolder, self.small)._root
+
+    @property
     def local_root(self) -> Path | None:
         """The folder's path where it is on this machine's file system, else None."""
         return self._local
@@ -58,10 +74,15 @@ class Folder:
         return str(self._local / name) if self._local is not None else cast(RemoteFolder, self.small)._path(name)
 
     @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
+    def open(self, name: str, *, follow: bool = True) -> Iterator[IO[bytes]]:
+        """The file's bytes.
+
+        Args:
+            follow: whether a symbolic link may stand for the file.
+        """
         path = self.path(name)
         with _storage_errors(self, name, "read"):
-            handle: IO[bytes] = open(path, "rb") if self._local is not None else self._fs.open(path, "rb")  # noqa: SIM115
+            handle: IO[bytes] = _open_regular(path, follow) if self._local is not None else self._fs.open(path, "rb")
         with handle:
             yield handle
 
@@ -82,16 +103,51 @@ class Folder:
                     yield handle
 
     def facts(self, name: str) -> FileFacts:
+        if "\\" in name:
+            return FileFacts(name, 0, SPECIAL)  # a name that means another file elsewhere: nobody opens it
         path = self.path(name)
         with _storage_errors(self, name, "found"):
             if self._local is not None:
-                status = os.stat(path)
-                return FileFacts(name, status.st_size, str(status.st_mtime_ns))
-            info = self._fs.info(path)
-            version = next(
-                (str(info[key]) for key in ("ETag", "etag", "md5", "LastModified", "mtime", "created") if info.get(key)), ""
-            )
-            return FileFacts(name, int(info["size"]), version)
+                return _local_facts(name, path)
+            return _remote_facts(name, self._fs.info(path))
+
+    def listing(self, prefix: str = "") -> dict[str, FileFacts]:
+        """Every file below the folder `prefix` with its facts: an object store tells a thousand of them per request."""
+        if self._local is not None:
+            return {name: self.facts(name) for name in self.names(prefix)}
+        with _storage_errors(self, prefix, "listed"):
+            try:
+                found = self._fs.find(f"{self._root}/{prefix}" if prefix else self._root, detail=True)
+            except FileNotFoundError:
+                return {}
+        return self._by_name(found.values())
+
+    def facts_of(self, names: Sequence[str]) -> dict[str, FileFacts]:
+        """The facts of those files that exist; object stores are asked by listing where that takes fewer requests."""
+        folders = {name.rpartition("/")[0] for name in names}
+        if self._local is not None:
+            return {name: self.facts(name) for name in names if self.exists(name)}
+        if len(names) < _WORTH_LISTING:
+            return {name: facts for name in names if (facts := self._remote_facts_if_there(name)) is not None}
+        if len(folders) >= _WORTH_LISTING:
+            found = self.listing()
+            return {name: found[name] for name in names if name in found}
+        there: dict[str, FileFacts] = {}
+        for folder in folders:
+            with _storage_errors(self, folder, "listed"), contextlib.suppress(FileNotFoundError):
+                there |= self._by_name(self._fs.ls(f"{self._root}/{folder}" if folder else self._root, detail=True))
+        return {name: there[name] for name in names if name in there}
+
+    def _remote_facts_if_there(self, name: str) -> FileFacts | None:
+        """As `facts`, without asking first whether the file exists; None if it does not."""
+        path = self.path(name)
+        with _storage_errors(self, name, "found"), contextlib.suppress(FileNotFoundError):
+            return _remote_facts(name, self._fs.info(path))
+        return None
+
+    def _by_name(self, infos: Iterable[Any]) -> dict[str, FileFacts]:
+        files = [(str(info["name"])[len(self._root) + 1 :], info) for info in infos if info["type"] == "file"]
+        return {name: _remote_facts(name, info) for name, info in sorted(files, key=lambda one: one[0]) if name}
 
     def exists(self, name: str) -> bool:
         path = self.path(name)
@@ -102,7 +158,7 @@ class Folder:
         if self._local is not None:
             return self._local.is_dir()
         with _storage_errors(self, "", "looked for"):
-            return bool(self._fs.isdir(cast(RemoteFolder, self.small)._root))
+            return bool(self._fs.isdir(self._root))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         with self.open(name) as handle, _storage_errors(self, name, "read"):
@@ -155,6 +211,39 @@ class Folder:
             self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
 
 
+def _open_regular(path: str, follow: bool) -> IO[bytes]:
+    """Open without waiting for whoever writes into a FIFO, and only what turns out to be a regular file."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError("it is not a regular file")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _local_facts(name: str, path: str) -> FileFacts:
+    status = os.lstat(path)
+    version = ""
+    if stat.S_ISLNK(status.st_mode):
+        version = _LINK
+        try:
+            status = os.stat(path)
+        except OSError:  # it leads nowhere, or in a circle
+            return FileFacts(name, 0, SPECIAL)
+    if not stat.S_ISREG(status.st_mode):
+        return FileFacts(name, 0, SPECIAL)
+    return FileFacts(name, status.st_size, f"{version}{status.st_mtime_ns}")
+
+
+def _remote_facts(name: str, info: Mapping[str, Any]) -> FileFacts:
+    if "\\" in name:
+        return FileFacts(name, 0, SPECIAL)
+    keys = ("ETag", "etag", "md5", "LastModified", "mtime", "created")
+    return FileFacts(name, int(info["size"]), next((str(info[key]) for key in keys if info.get(key)), ""))
+
+
 def _check_name(name: str) -> None:
     if not name or name.startswith("/") or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise StorageError(f"{name!r} is not a relative file name.")
@@ -169,7 +258,7 @@ def _storage_errors(folder: Folder, name: str, verb: str) -> Iterator[None]:
     except OSError as error:
         raise StorageError(f"{folder.describe(name)} can't be {verb}: {error.strerror or error}.") from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _CLOUD_MODULES:
+        if type(error).__module__.partition(".")[0] not in _CLOUD_MODULES | _HUB_MODULES:
             raise
         raise StorageError(f"{folder.describe(name)} can't be {verb}: {type(error).__name__}.") from error
 
@@ -188,6 +277,10 @@ class HashingReader:
         self.size += len(data)
         return data
 
+    def sha256(self) -> str:
+        """Hex, of what was read so far."""
+        return self._digest.hexdigest()
+
     def drain(self) -> str:
         """Read to the end and return the hex SHA-256 of the whole stream."""
         while self.read(CHUNK):
@@ -196,21 +289,23 @@ class HashingReader:
 
 
 class HashingWriter:
-    """A write-only stream that hashes and counts what passes."""
+    """A write-only stream that hashes and counts what passes; without a handle it goes nowhere."""
 
-    def __init__(self, handle: IO[bytes]) -> None:
+    def __init__(self, handle: IO[bytes] | None) -> None:
         self._handle = handle
         self._digest = hashlib.sha256()
         self.size = 0
 
     def write(self, data: bytes) -> int:
-        self._handle.write(data)
+        if self._handle is not None:
+            self._handle.write(data)
         self._digest.update(data)
         self.size += len(data)
         return len(data)
 
     def flush(self) -> None:
-        self._handle.flush()
+        if self._handle is not None:
+            self._handle.flush()
 
     def sha256(self) -> str:
         return self._digest.hexdigest()

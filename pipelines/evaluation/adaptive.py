@@ -15,9 +15,9 @@ from diffpriv.attacks.embedding_map import fit_embedding_map
 from diffpriv.attacks.pairs import AttackerData, Embed, FacePairs, FittedAttack, choose, separation, split_people
 from diffpriv.attacks.views import VIEWS, seen
 from diffpriv.metrics.verification import Trial, roc, true_accept_rate
-from pipelines.evaluation.faces import ORIGINAL, PROTECTED, EvaluatedFaces
-from pipelines.evaluation.judges import Judge, public_recognizer
-from pipelines.evaluation.privacy import FARS
+from diffpriv.pipelines.evaluation.faces import ORIGINAL, PROTECTED, EvaluatedFaces
+from diffpriv.pipelines.evaluation.judges import Judge, public_recognizer
+from diffpriv.pipelines.evaluation.privacy import FARS
 
 TIMES_CHANCE = 2.0  # what an attacker may reach before it counts as having learned something
 INVERTER_SHARE = 0.5  # of a variant's seconds; the rest is the fine-tuned recogniser's

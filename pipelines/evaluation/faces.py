@@ -17,12 +17,12 @@ from diffpriv.detectors import Detector
 from diffpriv.faces.alignment import CANONICAL_SIZE, face_to_crop_matrix, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.types import Face, overlap
+from diffpriv.pipelines.errors import BadImageError
+from diffpriv.pipelines.evaluation.labels import Labels
+from diffpriv.pipelines.evaluation.reading import PicturePair
+from diffpriv.pipelines.pictures.codec import decode
 from diffpriv.transforms.base import FaceRequest, FaceTransform
 from diffpriv.transforms.baselines import BaselineTransform
-from pipelines.errors import BadImageError
-from pipelines.evaluation.labels import Labels
-from pipelines.evaluation.reading import PicturePair
-from pipelines.images import decode
 
 VIEW_MARGIN = 64  # canonical pixels around the crop in which the detector looks
 FACE_CENTRE = (64.0, 77.0)  # in the canonical square
@@ -44,6 +44,15 @@ class Looks:
         return np.isfinite(self.box[:, 0])
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a face is in the dataset."""
+
+    shard: str
+    sample: str
+    field: str
+
+
 @dataclass(eq=False)
 class EvaluatedFaces:
     """All that is measured is measured on this.
@@ -55,6 +64,7 @@ class EvaluatedFaces:
         empty: (m, 128, 128, 3) patches of the same originals without a face; empty_person: whose photo.
         samples: pictures with the original face's pixels and place, for the self-test.
         counts: what was read, and what was left out and why.
+        places: (n,) where each face is.
     """
 
     looks: dict[str, Looks]
@@ -65,6 +75,7 @@ class EvaluatedFaces:
     empty_person: np.ndarray
     samples: list[tuple[np.ndarray, Face]] = field(repr=False)
     counts: Counter[str]
+    places: list[Place] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.person)
@@ -98,6 +109,7 @@ class FaceCollector:
         }
         self._people: list[str] = []
         self._words: list[tuple[str, ...]] = []
+        self._places: list[Place] = []
         self._empty: list[tuple[np.ndarray, str]] = []
         self._samples: list[tuple[np.ndarray, Face]] = []
         self._counts: Counter[str] = Counter()
@@ -119,6 +131,7 @@ class FaceCollector:
             np.array([of[name] for _, name in self._empty], int),
             self._samples,
             self._counts,
+            self._places,
         )
 
     def _add(self, pair: PicturePair) -> None:
@@ -151,6 +164,7 @@ class FaceCollector:
             self._counts["labelled faces" if name else "unlabelled faces"] += 1
             self._people.append(person)
             self._words.append(words)
+            self._places.append(Place(pair.shard, pair.key, pair.field))
             for kind, picture in pictures.items():
                 self._rows[kind].append(look(self._detector, picture, face))
             if len(self._samples) < self._keep:

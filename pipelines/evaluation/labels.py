@@ -8,7 +8,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import MisuseError
+from diffpriv.pipelines.errors import MisuseError
 
 KEYS = ("file", "key", "sample")
 PEOPLE = ("person", "identity")

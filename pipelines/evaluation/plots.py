@@ -5,7 +5,7 @@ import re
 from itertools import pairwise
 from typing import Any
 
-from pipelines.evaluation.faces import ORIGINAL, PROTECTED
+from diffpriv.pipelines.evaluation.faces import ORIGINAL, PROTECTED
 
 SIZE = (5.4, 3.5)  # inches: near one to one on a telephone, so that labels stay readable
 COLOURS = ("#1f5fa8", "#c8501e", "#2e7d4f", "#7b4fa3", "#8a6d1d", "#555555")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from diffpriv.metrics.verification import Trial, cosine_trial, equal_error_rate, rank_one, threshold_at, true_accept_rate, unit
-from pipelines.evaluation.faces import ORIGINAL, EvaluatedFaces
-from pipelines.evaluation.judges import Judge
+from diffpriv.pipelines.evaluation.faces import ORIGINAL, EvaluatedFaces
+from diffpriv.pipelines.evaluation.judges import Judge
 
 FARS = (1e-2, 1e-3)
 

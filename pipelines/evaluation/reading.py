@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.commit import read_record
-from pipelines.errors import MisuseError
-from pipelines.evaluation.labels import Labels
-from pipelines.formats import Shard, shard_format
-from pipelines.published import published_key
-from pipelines.samples import Sample, ShardEnd
-from pipelines.sources import Source, open_source
-from pipelines.storage import Folder
+from diffpriv.pipelines.destination.record import read_record
+from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.evaluation.labels import Labels
+from diffpriv.pipelines.formats.base import Shard
+from diffpriv.pipelines.formats.registry import shard_format
+from diffpriv.pipelines.formats.source import Source, open_source
+from diffpriv.pipelines.records.samples import Sample, ShardEnd
+from diffpriv.pipelines.storage import Folder
 
 FOLDER_FILES = 64  # files of an image folder that are read at a time
 
@@ -108,7 +108,8 @@ class PairedPictures:
         else:
             return {}
         record = read_record(target, shard.name) if shard.format == "parquet" else None
-        called = {published_key(record, key) if record else key: key for key in keys if not _dropped(record, key)}
+        names = {key: record.published_key(key) if record else key for key in keys}
+        called = {name: key for key, name in names.items() if name is not None}
         found: dict[str, dict[str, bytes]] = {}
         for one in shard_format(shard.format).read(target, other):
             if isinstance(one, Sample) and one.key in called:
@@ -116,10 +117,6 @@ class PairedPictures:
                 if len(found) == len(called):
                     break
         return found
-
-
-def _dropped(record: dict[str, Any] | None, key: str) -> bool:
-    return record is not None and int(key) in set(record["quarantined"])
 
 
 def _bundles(source: Source, labels: Labels, random: np.random.Generator | None) -> Iterator[list[str]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import MisuseError
-from pipelines.evaluation.faces import ORIGINAL, EvaluatedFaces
-from pipelines.evaluation.plots import plots
+from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.evaluation.faces import ORIGINAL, EvaluatedFaces
+from diffpriv.pipelines.evaluation.plots import plots
 
 PAGE, DATA = "report.html", "report.json"
 EXAMPLES = 12
@@ -39,10 +39,11 @@ def write_report(folder: str, document: dict[str, Any], faces: EvaluatedFaces | 
 def render(document: dict[str, Any], shown: list[dict[str, str]]) -> str:
     """The page as text. Everything from the dataset is escaped: names of groups and labels are the dataset's own words."""
     import jinja2
+    import markupsafe
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "number": number, "named": named}
-    drawn = {name: jinja2.utils.markupsafe.Markup(svg) for name, svg in plots(document).items()}
+    drawn = {name: markupsafe.Markup(svg) for name, svg in plots(document).items()}  # noqa: S704 - drawn by matplotlib, which escapes text
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(document=document, plots=drawn, examples=shown)
 
@@ -70,6 +71,7 @@ def number(rate: dict[str, Any] | float | None) -> str:
 
 
 def named(variant: str) -> str:
+    """What the report calls a variant."""
     return {"protected": "this output", "original": "originals"}.get(variant, variant)
 
 

@@ -12,20 +12,20 @@ import numpy as np
 
 from diffpriv.config import TransformConfig
 from diffpriv.detectors import load_detector
-from pipelines.errors import MisuseError
-from pipelines.evaluation.adaptive import AdaptiveAttacks
-from pipelines.evaluation.distribution import measure_distribution
-from pipelines.evaluation.faces import ORIGINAL, PROTECTED, EvaluatedFaces, FaceCollector
-from pipelines.evaluation.judges import Judge, default_judges, load_judge
-from pipelines.evaluation.labels import Labels
-from pipelines.evaluation.privacy import Embeddings, by_group, measure_privacy
-from pipelines.evaluation.reading import PairedPictures
-from pipelines.evaluation.self_test import SelfTest
-from pipelines.evaluation.settings import EvaluationSettings
-from pipelines.evaluation.utility import Downstream, measure_attributes, measure_utility
-from pipelines.evaluation.verdict import verdict
-from pipelines.published import records
-from pipelines.workers import fix_threads
+from diffpriv.pipelines.destination.published import records
+from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.evaluation.adaptive import AdaptiveAttacks
+from diffpriv.pipelines.evaluation.distribution import measure_distribution
+from diffpriv.pipelines.evaluation.faces import ORIGINAL, PROTECTED, EvaluatedFaces, FaceCollector
+from diffpriv.pipelines.evaluation.judges import Judge, default_judges, load_judge
+from diffpriv.pipelines.evaluation.labels import Labels
+from diffpriv.pipelines.evaluation.privacy import Embeddings, by_group, measure_privacy
+from diffpriv.pipelines.evaluation.reading import PairedPictures
+from diffpriv.pipelines.evaluation.self_test import SelfTest
+from diffpriv.pipelines.evaluation.settings import EvaluationSettings
+from diffpriv.pipelines.evaluation.utility import Downstream, measure_attributes, measure_utility
+from diffpriv.pipelines.evaluation.verdict import verdict
+from diffpriv.pipelines.threads import fix_threads
 
 VERSION = 1
 LEAST_FACES = 2
@@ -43,7 +43,7 @@ def evaluate(
     fix_threads()
     columns = tuple(dict.fromkeys(one for one in (settings.group, *settings.attributes) if one))
     labels = Labels(settings.identity, columns)
-    made_by = {str(record["made_by"].get("transform", "")) for record in records(protected)}
+    made_by = {record.made_by.get("transform", "") for record in records(protected)}
     judges = [load_judge(spec, made_by) for spec in settings.judges or default_judges()]
     detector = load_detector(settings.detector)
     fix_threads()

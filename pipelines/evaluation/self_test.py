@@ -17,19 +17,19 @@ from diffpriv.errors import RecoveryError
 from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.types import Face
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.errors import DiffPrivError
+from diffpriv.keys.keyfile import KeyFile, build_key_file
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.sealing import FaceSecret, seal_part
+from diffpriv.keys.secrets import FaceKey
 from diffpriv.metrics.images import face_ssim
 from diffpriv.metrics.verification import unit
+from diffpriv.pipelines.evaluation.judges import Judge
+from diffpriv.pipelines.evaluation.privacy import FARS
+from diffpriv.pipelines.steps.protect import TRANSFORM_LABEL
 from diffpriv.recovery import psnr, recover_face
 from diffpriv.transforms import FaceRequest, FaceTransform, load_transform
-from keys.context import ShardContext
-from keys.errors import DiffPrivError
-from keys.keyfile import KeyFile, build_key_file
-from keys.recipients import RecipientKey
-from keys.sealing import FaceSecret, seal_part
-from keys.secrets import FaceKey
-from pipelines.evaluation.judges import Judge
-from pipelines.evaluation.privacy import FARS
-from pipelines.steps import TRANSFORM_LABEL
 
 TIERS = ("image", "keys", "exact")
 BASELINE_TIERS = ("exact",)

@@ -7,8 +7,8 @@ import numpy as np
 from diffpriv.metrics.downstream import LEAST, Learned, features, learn, learn_faces
 from diffpriv.metrics.geometry import LANDMARKS_NEAR, MEASURES, pose, shift
 from diffpriv.metrics.verification import mean, share
-from pipelines.evaluation.faces import ORIGINAL, EvaluatedFaces, Looks
-from pipelines.evaluation.judges import Judge
+from diffpriv.pipelines.evaluation.faces import ORIGINAL, EvaluatedFaces, Looks
+from diffpriv.pipelines.evaluation.judges import Judge
 
 
 def measure_utility(faces: EvaluatedFaces, variant: str, chosen: np.ndarray, seed: int) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipelines.evaluation.adaptive import TIMES_CHANCE, beats_chance
-from pipelines.evaluation.faces import PROTECTED
+from diffpriv.pipelines.evaluation.adaptive import TIMES_CHANCE, beats_chance
+from diffpriv.pipelines.evaluation.faces import PROTECTED
 
 KINDS = {"own photo": "the very photo an output was made from", "other photo": "other photos of the person"}
 

@@ -12,7 +12,6 @@ import numpy as np
 from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
 
 CHIP = 64
-HASH_BITS = 64
 NEAR_PICTURE = 10  # bits of 64 by which two versions of one picture may differ
 NEAR_FACE = 16  # the same for aligned faces; wide, as `likeness` decides
 SAME_DETAIL = 0.88  # likeness from which detail is that of one photo; figures in docs/datasets.md

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.errors import MisuseError
+from diffpriv.pipelines.errors import MisuseError
 
 # kind -> (limit, what it means). None: reported, never over its limit.
 KINDS: dict[str, tuple[int | None, str]] = {
@@ -21,9 +21,12 @@ KINDS: dict[str, tuple[int | None, str]] = {
     "sidecar: landmarks": (0, "a field that looks like landmarks"),
     "sidecar: box": (0, "a field that looks like boxes"),
     "sidecar: picture": (0, "a field that looks like a picture"),
+    "sidecar: origin": (0, "a field that names the original: its digest, its address, where it was taken"),
     "sidecar: file not looked into": (0, "a file this tool does not open"),
+    "sidecar: file left out": (0, "a file that the reader passes over by its name"),
     "sidecar: identity": (None, "a field whose name speaks of persons; names in text are reported, not rewritten"),
-    "not checked": (0, "something could not be looked at"),
+    "not checked": (0, "something could not be looked at, or is not proved to be what may be published"),
+    "allowed field": (None, "a field that could not be checked, and that somebody let pass by name"),
     "added": (0, "a sample, picture or file that the original does not have"),
     "altered": (0, "a file that is not what its run committed, or originals that are not those it was made from"),
     "recoverable face": (0, "a sealed record of it exists, so whoever opens the keys can bring it back"),
@@ -32,7 +35,7 @@ KINDS: dict[str, tuple[int | None, str]] = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class GateFinding:
     """One thing found.
 
     Attributes:
@@ -66,7 +69,9 @@ class GateSettings:
         recognizer: as of `load_recognizer`; "" compares faces by region only, which is enough for a
             transformation that leaves no face (fill, blur, mosaic) and fails the gate for any other.
         similarity_limit: highest similarity to an original; None is the recogniser's own limit.
+        camera: changed pictures may say which camera took them and how, as `keep_metadata: camera` keeps it.
         allowed: kind -> limit, in place of that of KINDS; None lifts it. Stands in the manifest.
+        allowed_fields: fields that pass without being checked. Stand in the manifest.
     Raises:
         MisuseError: `allowed` names no kind.
     """
@@ -76,7 +81,9 @@ class GateSettings:
     second_detector: str = ""
     recognizer: str = "builtin"
     similarity_limit: float | None = None
+    camera: bool = False
     allowed: Mapping[str, int | None] = field(default_factory=dict)
+    allowed_fields: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for kind in self.allowed:
@@ -99,7 +106,7 @@ class GateReport:
 
     dataset: str
     settings: GateSettings
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[GateFinding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     tools: dict[str, str] = field(default_factory=dict)
     highest_similarity: dict[str, float] = field(default_factory=dict)
@@ -146,6 +153,7 @@ class GateReport:
             "over": self.over,
             "found": self.found,
             "limits": {kind: self.settings.limit(kind) for kind in KINDS},
+            "allowed_fields": sorted(self.settings.allowed_fields),
             "counts": dict(self.counts),
             "tools": self.tools,
             "highest_similarity": self.highest_similarity,

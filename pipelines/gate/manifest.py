@@ -1,33 +1,39 @@
 """The release manifest: which files passed the gate, as one signed note, and the check of a copy against it.
 
-    text       "diffpriv/v1/release manifest\\n" || canonical JSON || "\\n", signed by the log's key (C2SP signed note, Ed25519;
-               `keys.audit.checkpoint.sign_json`)
+    text       "diffpriv/v1/release manifest\\n" || canonical JSON || "\\n", signed by the release key (a C2SP signed note;
+               `keys.notes.sign_json`)
     JSON       version 1; dataset; made_at (Unix seconds); config_digest; files [[name, SHA-256, size], ...] sorted by name;
-               counts, tools, found, limits, highest_similarity: what the gate looked at, with what, and what it answered
+               counts, tools, found, limits, allowed_fields, highest_similarity: what the gate looked at, with what, what it
+               answered, and which fields passed without being checked
 
-It lies at DST/_diffpriv/release.note. `_diffpriv` itself is never released: it names quarantined samples. Copy the rest, e.g.
-`rsync -a --exclude=/_diffpriv DST/ RELEASE/`, and send the note beside the folder, not inside it.
+It lies at DST/.diffpriv/release.note. `.diffpriv` itself is never released: it names quarantined samples. Copy the rest, e.g.
+`rsync -a --exclude=/.diffpriv DST/ RELEASE/`, and send the note beside the folder, not inside it.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from keys.audit.checkpoint import NoteKey, NoteVerifier, open_json, sign_json
-from keys.errors import AuditError
-from pipelines.gate.findings import GateReport
-from pipelines.published import records
-from pipelines.sources import STATE_FOLDER
-from pipelines.storage import Folder
+from diffpriv.keys.errors import AuditError
+from diffpriv.keys.notes import NoteKey, NoteVerifier, open_json, sign_json
+from diffpriv.pipelines.destination.published import records
+from diffpriv.pipelines.gate.findings import KINDS, GateReport
+from diffpriv.pipelines.layout import MANIFEST
+from diffpriv.pipelines.storage import Folder
 
 LABEL = "diffpriv/v1/release manifest"
-MANIFEST = f"{STATE_FOLDER}/release.note"
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class CopyReport:
-    """A copy against its manifest; clean if nothing but the counts is there."""
+    """A copy against its manifest; clean if no file is altered, missing or extra.
+
+    Attributes:
+        allowed_fields: fields that passed without being looked into.
+        lifted: kinds of finding that the gate let pass more of than it would by itself, and how many; None is any number.
+    """
 
     dataset: str
     made_at: int
@@ -35,6 +41,13 @@ class CopyReport:
     altered: tuple[str, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
+    allowed_fields: tuple[str, ...] = ()
+    lifted: Mapping[str, int | None] = field(default_factory=dict)
+
+    @property
+    def allowances(self) -> tuple[str, ...]:
+        """What whoever released it let pass, and whoever takes it has to accept by name."""
+        return (*self.allowed_fields, *self.lifted)
 
     @property
     def clean(self) -> bool:
@@ -50,17 +63,18 @@ def write_manifest(dst: str, report: GateReport, key: NoteKey, now: int) -> str:
     if not report.clean:
         raise ValueError("a dataset that did not pass the gate has no release manifest")
     published = list(records(dst))
-    files = sorted(file for record in published for file in record["files"])
+    files = sorted([file.name, file.sha256, file.size] for record in published for file in record.files)
     body = {
         "version": VERSION,
         "dataset": report.dataset,
         "made_at": now,
-        "config_digest": published[0]["config_digest"],
+        "config_digest": published[0].config_digest,
         "files": files,
         "tools": report.tools,
         "counts": dict(report.counts),
         "found": report.found,
         "limits": report.to_json()["limits"],
+        "allowed_fields": sorted(report.settings.allowed_fields),
         "highest_similarity": {which: round(value, 4) for which, value in report.highest_similarity.items()},
     }
     Folder(dst).small.write(MANIFEST, sign_json(key, LABEL, body))
@@ -98,7 +112,14 @@ def check_copy(folder: str, note: bytes, verifier: NoteVerifier) -> CopyReport:
         tuple(name for name, sha256 in listed.items() if name in names and there.sha256(name) != sha256),
         tuple(name for name in listed if name not in names),
         tuple(sorted(names - listed.keys())),
+        tuple(body.get("allowed_fields", ())),
+        {kind: limit for kind, limit in body.get("limits", {}).items() if _lifted(kind, limit)},
     )
+
+
+def _lifted(kind: str, limit: int | None) -> bool:
+    usual = KINDS[kind][0] if kind in KINDS else 0
+    return usual is not None and (limit is None or limit > usual)
 
 
 def note_digest(note: bytes) -> str:

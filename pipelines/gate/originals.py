@@ -12,12 +12,12 @@ import numpy as np
 
 from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
 from diffpriv.faces.types import Face
-from diffpriv.recognizers.base import Recognizer
-from pipelines.errors import BadImageError
-from pipelines.gate.copies import face_chip, perceptual_hash
-from pipelines.gate.lookout import Lookout
-from pipelines.images import PictureLimits, decode
-from pipelines.samples import Sample
+from diffpriv.pipelines.errors import BadImageError
+from diffpriv.pipelines.gate.copies import face_chip, perceptual_hash
+from diffpriv.pipelines.pictures.codec import PictureLimits, decode
+from diffpriv.pipelines.records.samples import Sample
+from diffpriv.pipelines.steps.lookout import Lookout
+from diffpriv.recognition import Recognizer
 
 LIMITS = PictureLimits(max_frames=1 << 30)
 

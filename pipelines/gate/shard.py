@@ -1,7 +1,7 @@
 """One published shard against its originals.
 
 For every published picture, in this order:
-    1. its file: metadata and embedded pictures (`embedded`)
+    1. its file: metadata and embedded pictures (`embedded`), and whether it is proved to hold nothing else (`plain`)
     2. where its original has a face: is that face's detail still there (`copies.likeness`)? Independent of any detector
     3. where a detector sees a face now: one the original has no face at? A copy of another original? Does a recogniser know it?
     4. as a whole: is it a version of another original, with that one's faces unprotected?
@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from diffpriv.faces.types import Face, overlap
-from diffpriv.recognizers.base import Recognizer
-from pipelines.errors import BadImageError
-from pipelines.gate.copies import (
+from diffpriv.pipelines.errors import BadImageError
+from diffpriv.pipelines.gate.contents import FieldWitness
+from diffpriv.pipelines.gate.copies import (
     NEAR_FACE,
     NEAR_PICTURE,
     SAME_DETAIL,
@@ -28,21 +27,26 @@ from pipelines.gate.copies import (
     likeness,
     perceptual_hash,
 )
-from pipelines.gate.embedded import embedded_pictures, metadata_findings
-from pipelines.gate.findings import Finding
-from pipelines.gate.lookout import SAME_FACE, Lookout
-from pipelines.gate.originals import LIMITS, OriginalFace, OriginalPicture, Originals, crops
-from pipelines.gate.recognition import similarity_limits
-from pipelines.images import DecodedPicture, decode, later_frames
-from pipelines.samples import Picture, QuarantinedSample, Sample, ShardEnd
+from diffpriv.pipelines.gate.findings import GateFinding, GateSettings
+from diffpriv.pipelines.gate.originals import LIMITS, OriginalFace, OriginalPicture, Originals, crops
+from diffpriv.pipelines.gate.recognition import similarity_limits
+from diffpriv.pipelines.pictures.camera import camera_names
+from diffpriv.pipelines.pictures.codec import DecodedPicture, decode, later_frames, other_views
+from diffpriv.pipelines.pictures.embedded import embedded_pictures, metadata_findings
+from diffpriv.pipelines.pictures.plain import oddity
+from diffpriv.pipelines.records.samples import Picture, QuarantinedSample, Sample, ShardEnd
+from diffpriv.pipelines.steps.lookout import SAME_FACE, Lookout
+from diffpriv.recognition import Recognizer
 
+MOST_CAMERAS = 2048  # characters of all their names in a shard: more could be data
 OWN, OTHER = "to its original", "to another original"
-THUMBNAIL_SIDE = 320  # a smaller embedded picture is enlarged to it before faces are looked for
 
 
 @dataclass
 class ShardResult:
-    findings: list[Finding] = field(default_factory=list)
+    """What the gate found in a shard, what it counted, and the highest similarities."""
+
+    findings: list[GateFinding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     highest: dict[str, float] = field(default_factory=dict)
 
@@ -53,12 +57,14 @@ class ShardResult:
 class ShardGate:
     """Args:
     recognizer: None compares by region only.
-    similarity_limit: see `recognition.similarity_limits`.
+    settings: limits (see `recognition.similarity_limits`), and fields that pass by name.
     """
 
-    def __init__(self, shard: str, lookout: Lookout, recognizer: Recognizer | None, similarity_limit: float | None) -> None:
+    def __init__(self, shard: str, lookout: Lookout, recognizer: Recognizer | None, settings: GateSettings) -> None:
         self._shard, self._lookout, self._recognizer = shard, lookout, recognizer
-        self._limit = similarity_limit
+        self._limit, self._allowed = settings.similarity_limit, settings.allowed_fields
+        self._camera_kept = settings.camera
+        self._cameras: set[str] = set()
         self.result = ShardResult()
 
     def check(
@@ -78,7 +84,7 @@ class ShardGate:
             if isinstance(record, ShardEnd):
                 self._sidecars(record)
             elif isinstance(record, QuarantinedSample):
-                self._find("not checked", record.key, detail=record.reason)
+                self._find("not checked", record.key, detail=record.problem.text)
             else:
                 self.result.counts["samples"] += 1
                 key = record.key if not by_rows else by_rows[row] if row < len(by_rows) else ""
@@ -87,8 +93,23 @@ class ShardGate:
                 for place, picture in enumerate(record.pictures):
                     self._picture(key, record.key, picture, place)
 
+    def beside(self, witness: FieldWitness) -> None:
+        """Take in what was found beside the pictures."""
+        witness.close()
+        for (kind, place, reason), times in sorted(witness.problems.items()):
+            self._find(kind, field=place, detail=reason, times=times)
+        if sum(map(len, self._cameras)) > MOST_CAMERAS:
+            detail = f"{len(self._cameras)} names of cameras and lenses, more than there are"
+            self._find("not checked", field="EXIF", detail=detail)
+
+    def container(self, reason: str) -> None:
+        """The file around the samples is not proved to hold nothing else."""
+        self._find("not checked", detail=reason)
+
     def _find(self, kind: str, sample: str = "", field: str = "", detail: str = "", times: int = 1) -> None:
-        self.result.findings.append(Finding(kind, self._shard, sample, field, detail, times))
+        if field in self._allowed and (kind == "not checked" or kind.startswith("sidecar: ")):
+            kind = "allowed field"
+        self.result.findings.append(GateFinding(kind, self._shard, sample, field, detail, times))
 
     def _sidecars(self, end: ShardEnd) -> None:
         if end.problem:
@@ -105,11 +126,15 @@ class ShardGate:
         if original is None:
             self._find("added", name, label, "a picture that the original sample does not have")
         try:
-            for what in metadata_findings(picture.data, changed=changed):
+            for what in metadata_findings(picture.data, changed=changed, camera=self._camera_kept):
                 self._find("metadata", name, label, what + (", of a changed picture" if changed else ""))
             decoded = decode(picture.data, LIMITS)
+            self._camera(decoded)
             self._thumbnails(name, label, picture.data, decoded, changed)
+            if odd := oddity(picture.data, decoded):
+                self._find("not checked", name, label, f"{odd}; with strip_metadata: all every picture is written anew")
             self._pixels(name, label, decoded.pixels, original)
+            self._views(name, label, decoded, original)
             for frame in later_frames(decoded):
                 if self._lookout.faces(frame):
                     self._find("unprotected face", name, label, "in a later frame")
@@ -117,17 +142,35 @@ class ShardGate:
         except BadImageError as error:
             self._find("not checked", name, label, error.message)
 
+    def _camera(self, decoded: DecodedPicture) -> None:
+        if decoded.camera_exif:
+            self.result.counts["pictures that name a camera"] += 1
+            self._cameras |= camera_names(decoded.camera_exif)
+
     def _thumbnails(self, name: str, label: str, data: bytes, decoded: DecodedPicture, changed: bool) -> None:
         own = perceptual_hash(decoded.pixels)
         for pixels in embedded_pictures(data):
-            scale = max(1.0, THUMBNAIL_SIDE / max(pixels.shape[:2]))
-            size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-            if self._lookout.faces(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)):
+            if self._lookout.sees_one(pixels):
                 self._find("thumbnail", name, label, "it shows a face")
             elif changed:
                 self._find("thumbnail", name, label, "of a changed picture")
             elif int(distances(own, np.array([perceptual_hash(pixels)], np.uint64))[0]) > NEAR_PICTURE:
                 self._find("thumbnail", name, label, "it shows something else than its picture")
+
+    def _views(self, name: str, label: str, decoded: DecodedPicture, original: OriginalPicture | None) -> None:
+        """What other viewers see, and what lies beside the picture that is seen."""
+        here = _placed(original, decoded.pixels) if original is not None else []
+        seen: list[Face] | None = None
+        for place, view in other_views(decoded):
+            if place:
+                if self._lookout.sees_one(view):
+                    self._find("unprotected face", name, label, f"in its {place}")
+                continue
+            seen = self._lookout.faces(decoded.pixels) if seen is None else seen
+            for face in self._lookout.faces(view):
+                known = _match(face, here) is not None or any(overlap(face.box, one.box) >= SAME_FACE for one in seen)
+                if not known:
+                    self._find("unexplained face", name, label, "on another ground than its own")
 
     def _pixels(self, name: str, label: str, pixels: np.ndarray, original: OriginalPicture | None) -> None:
         here = _placed(original, pixels) if original is not None else []

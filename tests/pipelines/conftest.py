@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from keys.audit.checkpoint import NoteKey
-from keys.init import InitializedKeys, init_keys
-from keys.recipients import RecipientKey
-from keys.secrets import FaceKey
-from keys.sources import DerivedKeySource
-from pipelines.config import JobConfig
+from diffpriv.keys.init import InitializedKeys, init_keys
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.secrets import FaceKey
+from diffpriv.keys.sources import DerivedKeySource
+from diffpriv.pipelines.config import JobConfig
 
 PASSPHRASE = "for tests only"
 
@@ -106,9 +106,9 @@ def published(dst: str | Path) -> dict[str, bytes]:
     """Every published file, state left out."""
     root = Path(dst)
     files = (path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files if "_diffpriv" not in path.parts}
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files if ".diffpriv" not in path.parts}
 
 
 def commit_records(dst: str | Path) -> dict[str, dict[str, Any]]:
-    records = [json.loads(path.read_text()) for path in sorted((Path(dst) / "_diffpriv/commits").glob("*.json"))]
+    records = [json.loads(path.read_text()) for path in sorted((Path(dst) / ".diffpriv/commits").glob("*.json"))]
     return {record["shard"]: record for record in records}

@@ -17,21 +17,21 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from keys.audit.checkpoint import NoteKey
-from keys.audit.segments import AuditSegments
-from keys.errors import DiffPrivError
-from keys.keyfile import KeyFile
-from keys.secrets import FaceKey
-from keys.sources import DerivedKeySource
-from keys.store import KeyStore
-from pipelines.assemble import assemble_shard
-from pipelines.commit import segment_id
-from pipelines.config import JobConfig
-from pipelines.formats import data_digest
-from pipelines.job import open_job
-from pipelines.samples import DetectedSample, Sample
-from pipelines.tracker import ShardTracker
-from pipelines.workers import DetectWorker, ProtectWorker, read_shard
+from diffpriv.keys.audit.segments import AuditSegments
+from diffpriv.keys.errors import DiffPrivError
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.secrets import FaceKey
+from diffpriv.keys.sources import DerivedKeySource
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.destination.assemble import assemble_shard
+from diffpriv.pipelines.destination.commit import segment_id
+from diffpriv.pipelines.formats.base import data_digest
+from diffpriv.pipelines.records.samples import DetectedSample, Sample
+from diffpriv.pipelines.run.job import open_job
+from diffpriv.pipelines.run.tracker import ShardTracker
+from diffpriv.pipelines.run.worker import DetectWorker, ProtectWorker, read_shard
 from tests.pipelines.conftest import PASSPHRASE, derived_source, published
 
 REFUSED = 3  # exit code of a driver that ended with an error of ours: a clear state
@@ -56,7 +56,7 @@ def _drive(job: str, root: str, log_key: str, ray_address: str, told: str) -> No
         os.dup2(handle.fileno(), 1)
         os.dup2(handle.fileno(), 2)
     os.environ["RAY_ADDRESS"] = ray_address
-    from pipelines.ray_driver import run
+    from diffpriv.pipelines.engines.ray_driver import run
 
     config = JobConfig.model_validate_json(Path(job).read_text())
     try:
@@ -74,7 +74,7 @@ class Driver:
 
     def __init__(self, config: JobConfig, root: str, log_key: Path, ray_address: str = "") -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__, "pipelines.ray_driver", "ray.data", "numpy", "cv2"])
+        context.set_forkserver_preload([__name__, "diffpriv.pipelines.engines.ray_driver", "ray.data", "numpy", "cv2"])
         base = Path(config.dst).parent
         base.mkdir(parents=True, exist_ok=True)
         job, self._told = base / "job.json", base / "job.log"
@@ -103,7 +103,7 @@ class Driver:
 
 
 def commits(config: JobConfig) -> int:
-    return len(list((Path(config.dst) / "_diffpriv/commits").glob("*.json")))
+    return len(list((Path(config.dst) / ".diffpriv/commits").glob("*.json")))
 
 
 def kill_driver(driver: Driver, config: JobConfig, chance: random.Random) -> str:
@@ -141,7 +141,7 @@ def kill_worker(driver: Driver, chance: random.Random) -> str:
 
 def kill_writer(driver: Driver, config: JobConfig, chance: random.Random) -> str:
     """While it commits prepared shards, after some number of them. What was hit; empty if it was too late."""
-    lease = Path(config.dst) / "_diffpriv/lease"  # there once the process is about to write; an old one must be gone
+    lease = Path(config.dst) / ".diffpriv/lease"  # there once the process is about to write; an old one must be gone
     before = prepared(config)
     wanted = max(0, before - chance.choice([1, 1, 2, 3, 4, 6]))
     while driver.running and (prepared(config) > wanted or not lease.exists()):
@@ -151,25 +151,25 @@ def kill_writer(driver: Driver, config: JobConfig, chance: random.Random) -> str
 
 
 def prepared(config: JobConfig) -> int:
-    return len(list((Path(config.dst) / "_diffpriv/staging").glob("*/*/prepared.json")))
+    return len(list((Path(config.audit) / "prepared").glob("*/*/*.json")))
 
 
 def prepare_all(config: JobConfig, root: str, log_key: NoteKey) -> None:
     """Everything up to the commit, in this process: all pending shards lie prepared in staging afterwards."""
     with open_job(config, log_key) as job:
         job.begin()
-        settings = job.worker_settings()
-        detector, protector = DetectWorker(settings), ProtectWorker(settings, functools.partial(derived_source, root))
+        context = job.context
+        detector, protector = DetectWorker(context), ProtectWorker(context, functools.partial(derived_source, root))
         for shard in job.pending:
             tracker, complete = ShardTracker(), None
-            for block in read_shard(settings, shard):
+            for block in read_shard(context, shard):
                 looked: list[Any] = detector.detect([one for one in block if isinstance(one, Sample)])
                 looked += [one for one in block if not isinstance(one, Sample)]
                 results: list[Any] = protector.protect([one for one in looked if isinstance(one, DetectedSample)])
                 for record in results + [one for one in looked if not isinstance(one, DetectedSample)]:
                     complete = tracker.add(record) or complete
             assert complete is not None
-            assemble_shard(job.shard_job(shard, complete[0].sidecars), complete[1])
+            assemble_shard(context, shard, complete[1], complete[0])
 
 
 def assert_every_published_face_has_key_and_audit_entry(config: JobConfig) -> None:

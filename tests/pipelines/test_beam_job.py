@@ -6,23 +6,25 @@ from typing import Any
 
 import pytest
 
-from keys.audit.log import AuditLog
-from keys.context import ShardContext
-from keys.errors import StorageError
-from keys.keyfile import build_key_file
-from keys.store import KeyStore
-from pipelines.config import JobConfig
-from pipelines.published import measure
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.errors import StorageError
+from diffpriv.keys.keyfile import build_key_file
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.destination.published import measure
 from tests.pipelines.conftest import Keyring, commit_records, published
 from tests.pipelines.datasets import small_shards, write_shards
 
-beam_driver = pytest.importorskip("pipelines.beam_driver", reason="needs the extra beam")
+beam_driver = pytest.importorskip("diffpriv.pipelines.engines.beam_driver", reason="needs the extra beam")
+collect = pytest.importorskip("diffpriv.pipelines.audit_join.collect", reason="needs the extra beam")
 
 
 def test_beam_gives_the_bytes_that_ray_gives(
     tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring, ray_session: None
 ) -> None:
-    from pipelines import ray_driver
+    from diffpriv.pipelines.engines import ray_driver
 
     src = write_shards(tmp_path / "src", small_shards())
     (src / "empty.tar").write_bytes(b"")
@@ -36,7 +38,9 @@ def test_beam_gives_the_bytes_that_ray_gives(
         for fact in ("made_by", "counts", "faces", "files", "sidecars", "config_digest"):
             assert ours[shard][fact] == theirs[shard][fact]
     log = AuditLog(on_beam.audit, keyring.log_key)
-    report = log.verify(key_store=KeyStore(on_beam.keys or ""), recipient_key=keyring.recipient_key, data=measure(on_beam.dst))
+    report = verify_log(
+        log, key_store=KeyStore(on_beam.keys or ""), recipient_key=keyring.recipient_key, data=measure(on_beam.dst)
+    )
     assert report.problems == []
     again = beam_driver.run(on_beam, key_source=derived, log_key=keyring.log_key)
     assert (again.shards_done, again.shards_done_before) == (0, 4)
@@ -70,16 +74,16 @@ def test_the_audit_join_names_what_is_missing_orphaned_doubled_and_altered(
     config = config_for(write_shards(tmp_path / "src", shards), engine="beam")
     beam_driver.run(config, key_source=derived, log_key=keyring.log_key)
     log, store, dst = AuditLog(config.audit, keyring.log_key), KeyStore(config.keys or ""), Path(config.dst)
-    assert beam_driver.audit_join(config.dst, config.keys, log) == []
+    assert collect.audit_join(config.dst, config.keys, log) == []
 
     store.delete("faces", "a.tar")
     store.put("faces", "b.tar", build_key_file(ShardContext("faces", "b.tar", config.digest()), []))
     (dst / "c.tar").write_bytes((dst / "c.tar").read_bytes().replace(b"label", b"lapel"))
-    (dst / "_diffpriv/commits/d.tar.json").unlink()
+    (dst / ".diffpriv/commits/d.tar.json").unlink()
     store.put("faces", "e.tar", b"no key file")
     (event,) = (e for _, e in log.events() if e.kind == "shard committed" and e.facts["shard"] == "f.tar")
     log.append([event])
-    found = beam_driver.audit_join(config.dst, config.keys, log)
+    found = collect.audit_join(config.dst, config.keys, log)
     assert {(one.shard, one.kind, one.what) for one in found} == {
         ("a.tar", "missing", "key file"),
         ("b.tar", "altered", "key file"),

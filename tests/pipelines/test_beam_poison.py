@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from keys.audit.log import AuditLog
-from keys.store import KeyStore
-from pipelines.config import JobConfig
-from pipelines.journal import JOURNAL
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.layout import SUSPECTS
 from tests.pipelines.conftest import Keyring, killing_source, published
 from tests.pipelines.datasets import astronaut, encoded, gradient, sample, write_shards
 
-beam_driver = pytest.importorskip("pipelines.beam_driver", reason="needs the extra beam")
+beam_driver = pytest.importorskip("diffpriv.pipelines.engines.beam_driver", reason="needs the extra beam")
 
 
 def attempt(config: JobConfig, root: str, victim: str) -> None:
@@ -42,6 +43,6 @@ def test_a_sample_that_kills_beam_runs_is_found_by_reruns(
     assert report.ok
     assert report.quarantined == {"it ended the process that worked on it": 1}
     assert report.counts["samples_out"] == 3
-    assert not (Path(config.dst) / JOURNAL).exists()
+    assert not (Path(config.dst) / SUSPECTS).exists()
     assert published(config.dst).keys() == {"a.tar", "b.tar"}
-    assert AuditLog(config.audit, keyring.log_key).verify(key_store=KeyStore(config.keys or "")).problems == []
+    assert verify_log(AuditLog(config.audit, keyring.log_key), key_store=KeyStore(config.keys or "")).problems == []

@@ -14,9 +14,9 @@ from PIL import Image
 
 from diffpriv.detectors import load_detector
 from diffpriv.faces.types import Face
-from pipelines.beam_driver import run
-from pipelines.config import JobConfig
-from pipelines.errors import MisuseError
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.engines.beam_driver import run
+from diffpriv.pipelines.errors import MisuseError
 from tests.pipelines.conftest import commit_records, published
 from tests.pipelines.datasets import astronaut, coffee, encoded, group, sample, write_shards
 
@@ -120,7 +120,7 @@ def test_a_box_that_cannot_be_meant_keeps_its_sample_back_with_the_reason(
     job = config_for(src, transform={"transform": "fill", "recovery": "exact"}, boxes={"field": "boxes", "detect": "never"})
     report = run(job)
     assert (report.counts["samples_out"], report.counts["samples_quarantined"]) == (1, len(BAD))
-    lines = (Path(job.dst) / "_diffpriv/quarantine/s.tar.jsonl").read_text().splitlines()
+    lines = (Path(job.dst) / ".diffpriv/quarantine/s.tar.jsonl").read_text().splitlines()
     reasons = {line["sample"]: line["reason"] for line in map(json.loads, lines)}
     for number, words in enumerate(BAD):
         assert words in reasons[f"bad{number}"], reasons[f"bad{number}"]
@@ -135,7 +135,7 @@ def test_united_with_the_detector_the_wider_box_wins_and_nothing_is_lost(
     src = shard(tmp_path, photo, boxes=[wider, elsewhere])
     job = config_for(src, transform={"transform": "fill", "recovery": "exact"}, boxes={"field": "boxes"}, faces_table=True)
     assert run(job).counts["faces"] == 7
-    table = pq.read_table(Path(job.dst) / "_diffpriv/faces/s.tar.parquet").to_pylist()
+    table = pq.read_table(Path(job.dst) / ".diffpriv/faces/s.tar.parquet").to_pylist()
     boxes = [row["box"] for row in table]
     assert wider in boxes
     assert elsewhere in boxes

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import JobConfig, load_job
-from pipelines.errors import MisuseError
+from diffpriv.pipelines.config import METHOD_VERSION, JobConfig, load_job
+from diffpriv.pipelines.errors import MisuseError
 
 BASE: dict[str, Any] = {"src": "/s", "dst": "/d/faces", "keys": "/k", "audit": "/a", "recipients": ["/r.json"]}
 BLUR = {"transform": "blur", "recovery": "exact"}
@@ -25,7 +25,7 @@ def test_a_job_file_is_read_and_the_command_line_wins(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"detektor": "x"}, 'did you mean "detector"'),
-        ({"workers": {"protect_actor": 2}}, 'did you mean "protect_actors"'),
+        ({"workers": {"protect_actor": 2}}, 'did you mean "workers.protect_actors"'),
         ({"transform": {"transfrom": "blur"}}, "transfrom"),
         ({"transform": {"transform": "sepia"}}, "sepia"),
         ({"keys": None}, "key store"),
@@ -51,6 +51,12 @@ def test_a_file_that_is_no_job_is_refused(tmp_path: Path, text: str) -> None:
         load_job(tmp_path / "none.yaml")
 
 
+def test_another_version_of_the_method_is_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = JobConfig.from_mapping(BASE).digest()
+    monkeypatch.setattr("diffpriv.pipelines.config.METHOD_VERSION", METHOD_VERSION + 1)
+    assert JobConfig.from_mapping(BASE).digest() != before
+
+
 def test_the_digest_names_what_decides_the_output_and_nothing_else() -> None:
     job = JobConfig.from_mapping(BASE | {"transform": BLUR})
     same = {"dst": "/x", "src": "/y", "dataset": "z", "workers": {"protect_batch": 3}, "engine": "beam", "recipients": ["/q"]}
@@ -59,5 +65,8 @@ def test_the_digest_names_what_decides_the_output_and_nothing_else() -> None:
         {"transform": {"transform": "mosaic", "recovery": "exact"}},
         {"transform": BLUR, "detector_options": {"threshold": 0.4}},
         {"transform": BLUR, "max_pixels": 1000},
+        {"transform": {"recovery": "exact"}},
+        {"transform": {"recovery": "exact", "cover": "square"}},
+        {"transform": {"recovery": "exact", "keep": 0}},
     ]
-    assert len({JobConfig.from_mapping(BASE | other).digest() for other in others} | {job.digest()}) == 4
+    assert len({JobConfig.from_mapping(BASE | other).digest() for other in others} | {job.digest()}) == len(others) + 1

@@ -17,15 +17,15 @@ from diffpriv.faces.alignment import CANONICAL_LANDMARKS, face_to_crop_matrix, w
 from diffpriv.faces.compositing import face_mask
 from diffpriv.faces.types import Face
 from diffpriv.generation import generate_faces
+from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.evaluation.judges import load_judge
+from diffpriv.pipelines.evaluation.labels import Labels
+from diffpriv.pipelines.evaluation.reading import PairedPictures
+from diffpriv.pipelines.evaluation.report import write_report
+from diffpriv.pipelines.evaluation.run import evaluate
+from diffpriv.pipelines.evaluation.self_test import SelfTest
+from diffpriv.pipelines.evaluation.settings import EvaluationSettings
 from diffpriv.weights import builtin_folder
-from pipelines.errors import MisuseError
-from pipelines.evaluation.judges import load_judge
-from pipelines.evaluation.labels import Labels
-from pipelines.evaluation.reading import PairedPictures
-from pipelines.evaluation.report import write_report
-from pipelines.evaluation.run import evaluate
-from pipelines.evaluation.self_test import SelfTest
-from pipelines.evaluation.settings import EvaluationSettings
 from tests.pipelines.datasets import astronaut, coffee, encoded, gradient, group, sample, write_shards
 
 MADE_UP, PEOPLE = 3, 10

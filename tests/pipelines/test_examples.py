@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from keys.audit.log import AuditLog
-from keys.audit.segments import AuditSegments
-from keys.keyfile import KeyFile
-from keys.store import KeyStore
-from pipelines.api import Protector, key_file, protect_image
-from pipelines.commit import segment_id
-from pipelines.errors import MisuseError
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.segments import AuditSegments
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.destination.commit import segment_id
+from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.rows.protector import Protector, key_file, protect_image
 from tests.pipelines.conftest import Keyring
 from tests.pipelines.datasets import astronaut, coffee, encoded, group
 
@@ -66,7 +67,7 @@ def check_sink(keys: Path, audit: Path, keyring: Keyring) -> None:
     log = AuditLog(audit, keyring.log_key)
     segments = AuditSegments(f"{audit}/segments")
     log.integrate(segments, segments.list())
-    assert log.verify(key_store=store).ok
+    assert verify_log(log, key_store=store).ok
 
 
 def test_ray_data_example(ray_session: None, photos: Path, tmp_path: Path, keyring: Keyring) -> None:
@@ -143,7 +144,7 @@ def test_a_protector_needs_both_stores_or_none_and_a_name() -> None:
 KILLED = """
 import json, sys
 from pathlib import Path
-from pipelines.api import Protector
+from diffpriv.pipelines.rows.protector import Protector
 settings, picture, out = json.loads(sys.argv[1]), Path(sys.argv[2]).read_bytes(), Path(sys.argv[3])
 protector = Protector(**settings)
 while True:
@@ -205,7 +206,7 @@ def test_a_killed_ray_pipeline_leaves_no_written_row_without_its_record(tmp_path
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     environment.pop("RAY_ADDRESS", None)
     process = subprocess.Popen([sys.executable, "-c", RAY_KILLED, *arguments], env=environment, start_new_session=True)
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 400
     while process.poll() is None and len(list(out.glob("*.parquet"))) < 2 and time.monotonic() < give_up:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)

@@ -1,6 +1,10 @@
-"""What goes wrong in practice ends in a clear state, and running the job again completes it."""
+"""What goes wrong in practice ends in a clear state, and running the job again completes it.
+
+On Ray where the fault meets the engine; what only the job, the formats or the commit decide is run in this process.
+"""
 
 import functools
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from keys.audit.log import AuditLog
-from keys.errors import DiffPrivError, StorageError
-from keys.sources import DerivedKeySource
-from keys.store import KeyStore
-from pipelines.config import JobConfig
-from pipelines.errors import MisuseError
-from pipelines.published import find_face, measure, read_picture, read_source_picture
-from pipelines.ray_driver import run
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.errors import DiffPrivError, StorageError
+from diffpriv.keys.sources import DerivedKeySource
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.destination.published import find_face, measure, read_picture, read_source_picture
+from diffpriv.pipelines.engines.beam_driver import run as run_here
+from diffpriv.pipelines.engines.ray_driver import run
+from diffpriv.pipelines.errors import MisuseError
 from tests.pipelines.conftest import Keyring, commit_records, derived_source, published
 from tests.pipelines.datasets import Member, astronaut, coffee, encoded, gradient, sample, write_shards
 
@@ -68,21 +74,32 @@ def test_misuse_is_refused_before_anything_is_written(
 # --- faults in the middle ---------------------------------------------------------------------------------------------
 
 
-def test_other_settings_on_the_same_target_are_refused(
-    tmp_path: Path, config_for: Callable[..., JobConfig], ray_session: None
-) -> None:
+def test_other_settings_on_the_same_target_are_refused(tmp_path: Path, config_for: Callable[..., JobConfig]) -> None:
     src = write_shards(tmp_path / "src", {"a.tar": two_shards()["a.tar"]})
-    run(config_for(src))
-    with pytest.raises(MisuseError, match="another config digest"):
-        run(config_for(src, detector_options={"threshold": 0.4}))
+    run_here(config_for(src))
+    with pytest.raises(MisuseError, match="other settings"):
+        run_here(config_for(src, detector_options={"threshold": 0.4}))
 
 
-def test_a_text_called_jpg_and_a_cut_jpeg_are_quarantined(
-    tmp_path: Path, config_for: Callable[..., JobConfig], ray_session: None
+def test_a_target_of_an_earlier_release_is_refused_with_the_reason_and_stays_as_it_was(
+    tmp_path: Path, config_for: Callable[..., JobConfig]
 ) -> None:
+    config = config_for(write_shards(tmp_path / "src", {"a.tar": two_shards()["a.tar"]}))
+    run_here(config)
+    state = Path(config.dst) / ".diffpriv/job.json"
+    written = json.loads(state.read_text())
+    del written["method_version"]  # as releases before it was kept left it
+    state.write_text(json.dumps(written | {"version": 1, "config_digest": "0" * 64}))
+    before = published(config.dst)
+    with pytest.raises(MisuseError, match=r"kept no version of the method.*Give a new DST"):
+        run_here(config)
+    assert published(config.dst) == before
+
+
+def test_a_text_called_jpg_and_a_cut_jpeg_are_quarantined(tmp_path: Path, config_for: Callable[..., JobConfig]) -> None:
     bad = sample("t", 0, b"this is text") + sample("u", 1, FACE[:3000]) + sample("v", 2, FACE)
     config = config_for(write_shards(tmp_path / "src", {"a.tar": bad}))
-    report = run(config)
+    report = run_here(config)
     assert report.ok
     assert (report.counts["samples_in"], report.counts["samples_out"]) == (3, 1)
     assert len(report.quarantined) == 2
@@ -99,11 +116,11 @@ def test_an_unwritable_key_store_publishes_nothing_and_a_rerun_completes_without
         run(config, log_key=keyring.log_key)
     assert published(config.dst) == {}
     blocked.unlink()
-    report = run(config, log_key=keyring.log_key)
+    report = run_here(config, log_key=keyring.log_key)
     assert report.ok
     assert report.rolled_forward >= 1, "finished work was thrown away"
     log = AuditLog(config.audit, keyring.log_key)
-    assert log.verify(key_store=KeyStore(blocked), data=measure(config.dst)).problems == []
+    assert verify_log(log, key_store=KeyStore(blocked), data=measure(config.dst)).problems == []
 
 
 def deleting_source(root: str, victim: str) -> DerivedKeySource:
@@ -121,26 +138,26 @@ def test_a_source_shard_that_vanishes_fails_alone_and_a_rerun_completes(
     assert list(report.shards_failed) == ["b.tar"]
     assert set(published(config.dst)) == {"a.tar"}
     write_shards(src, {"b.tar": two_shards()["b.tar"]})
-    again = run(config, key_source=derived)
+    again = run_here(config, key_source=derived)
     assert (again.ok, again.shards_done, again.shards_done_before) == (True, 1, 1)
 
 
 def test_a_changed_source_shard_is_redone_and_a_touched_one_is_not(
-    tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring, ray_session: None
+    tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring
 ) -> None:
     src = write_shards(tmp_path / "src", two_shards())
     config = config_for(src)
-    run(config, key_source=derived, log_key=keyring.log_key)
+    run_here(config, key_source=derived, log_key=keyring.log_key)
     before = commit_records(config.dst)
     (src / "a.tar").touch()
     write_shards(src, {"b.tar": sample("d", 0, FACE) + sample("c", 1, FACE)})
-    report = run(config, key_source=derived, log_key=keyring.log_key)
+    report = run_here(config, key_source=derived, log_key=keyring.log_key)
     assert (report.ok, report.shards_done, report.shards_done_before) == (True, 1, 1)
     after = commit_records(config.dst)
     assert after["a.tar"] == before["a.tar"]
     assert after["b.tar"]["counts"]["faces"] == 2
     log = AuditLog(config.audit, keyring.log_key)
-    assert log.verify(key_store=KeyStore(config.keys or ""), data=measure(config.dst)).problems == []
+    assert verify_log(log, key_store=KeyStore(config.keys or ""), data=measure(config.dst)).problems == []
 
 
 @pytest.fixture
@@ -166,18 +183,18 @@ def test_a_full_disk_stops_the_job_and_a_rerun_completes_it(
     for shard in published(config.dst):
         assert ("faces", shard) in store.list()
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    assert run(config, key_source=derived, log_key=keyring.log_key).ok
+    assert run_here(config, key_source=derived, log_key=keyring.log_key).ok
     log = AuditLog(config.audit, keyring.log_key)
-    assert log.verify(key_store=store, recipient_key=keyring.recipient_key, data=measure(config.dst)).problems == []
+    assert verify_log(log, key_store=store, recipient_key=keyring.recipient_key, data=measure(config.dst)).problems == []
     unbroken = config_for(src, "unbroken")
-    run(unbroken, key_source=derived)
+    run_here(unbroken, key_source=derived)
     assert published(config.dst) == published(unbroken.dst)
 
 
 # --- the other formats ------------------------------------------------------------------------------------------------
 
 
-def test_parquet_with_image_structs(tmp_path: Path, config_for: Callable[..., JobConfig], ray_session: None) -> None:
+def test_parquet_with_image_structs(tmp_path: Path, config_for: Callable[..., JobConfig]) -> None:
     src = tmp_path / "src"
     src.mkdir()
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -185,7 +202,7 @@ def test_parquet_with_image_structs(tmp_path: Path, config_for: Callable[..., Jo
     rows = [{"bytes": data, "path": f"{n}.jpg"} for n, data in enumerate(pictures)]
     pq.write_table(pa.table({"image": pa.array(rows, kind), "label": range(5)}), src / "p.parquet", row_group_size=2)
     config = config_for(src)
-    report = run(config)
+    report = run_here(config)
     assert report.ok
     assert (report.counts["samples_in"], report.counts["samples_quarantined"], report.counts["faces"]) == (5, 1, 2)
     table = pq.read_table(Path(config.dst) / "p.parquet")
@@ -198,7 +215,7 @@ def test_parquet_with_image_structs(tmp_path: Path, config_for: Callable[..., Jo
 
 
 def test_an_image_folder_keeps_its_tree(
-    tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring, ray_session: None
+    tmp_path: Path, config_for: Callable[..., JobConfig], derived: Any, keyring: Keyring
 ) -> None:
     files = {f"people/{n}/p.jpg": FACE for n in range(3)} | {"things/c.png": encoded(coffee(), "PNG"), "labels.csv": b"a,b\n"}
     for name, data in files.items():
@@ -206,15 +223,15 @@ def test_an_image_folder_keeps_its_tree(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     config = config_for(tmp_path / "src", files_per_shard=2)
-    report = run(config, key_source=derived, log_key=keyring.log_key)
+    report = run_here(config, key_source=derived, log_key=keyring.log_key)
     assert (report.ok, report.shards, report.counts["pictures_changed"]) == (True, 3, 3)
     there = published(config.dst)
     assert there.keys() == files.keys()
     assert {name for name in files if there[name] != files[name]} == {f"people/{n}/p.jpg" for n in range(3)}
     (tmp_path / "src/aaa.jpg").write_bytes(FACE)
-    again = run(config, key_source=derived, log_key=keyring.log_key)
+    again = run_here(config, key_source=derived, log_key=keyring.log_key)
     assert (again.shards_done, again.shards_done_before) == (1, 3)
     assert there.items() <= published(config.dst).items()
     log = AuditLog(config.audit, keyring.log_key)
-    assert log.verify(key_store=KeyStore(config.keys or ""), data=measure(config.dst)).problems == []
+    assert verify_log(log, key_store=KeyStore(config.keys or ""), data=measure(config.dst)).problems == []
     assert find_face(config.dst, "files-00000", "people/0/p.jpg") == [(0, "image")]

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.errors import ShardError, SourceChangedError
-from pipelines.formats import Assembled, Shard, shard_format
-from pipelines.samples import QuarantinedSample, Sample, ShardEnd
-from pipelines.storage import Folder
+from diffpriv.pipelines.errors import ShardError, SourceChangedError
+from diffpriv.pipelines.formats.base import Assembled, Shard
+from diffpriv.pipelines.formats.registry import shard_format
+from diffpriv.pipelines.records.samples import QuarantinedSample, Sample, ShardEnd
+from diffpriv.pipelines.storage import Folder
 from tests.pipelines.datasets import coffee, encoded, gradient, read_tar, sample, tar_bytes
 
 JPEG = encoded(gradient(1), "JPEG")
@@ -30,6 +31,8 @@ class Edits:
     new: Mapping[tuple[int, str], bytes] = field(default_factory=dict)
     dropped: frozenset[int] = frozenset()
     drop_sidecars: bool = False
+    left_out: frozenset[tuple[int, str]] = frozenset()
+    anew: bool = False
 
     @property
     def changed(self) -> frozenset[tuple[int, str]]:
@@ -249,7 +252,7 @@ def test_an_untouched_parquet_file_is_copied_to_the_last_byte(tmp_path: Path) ->
 
 
 def test_parquet_pictures_out_of_sight_are_refused(tmp_path: Path) -> None:
-    nested = pa.table({"images": pa.array([[JPEG]], pa.list_(pa.binary()))})
+    nested = pa.table({"images": pa.array([[[JPEG]]], pa.list_(pa.list_(pa.binary())))})
     assert "nests binary values" in parquet_case(tmp_path, nested).read()[1].problem
 
 

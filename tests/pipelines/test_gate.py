@@ -13,14 +13,17 @@ import pytest
 from PIL import Image
 
 from diffpriv.detectors import load_detector
+from diffpriv.pipelines.engines.beam_driver import run
+from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.gate.copies import NEAR_PICTURE, SAME_DETAIL, distances, face_chip, likeness, perceptual_hash
+from diffpriv.pipelines.gate.findings import GateReport, GateSettings
+from diffpriv.pipelines.gate.manifest import check_copy, withdraw_manifest, write_manifest
+from diffpriv.pipelines.gate.recognition import similarity_limits
+from diffpriv.pipelines.gate.run import check_release
+from diffpriv.pipelines.layout import MANIFEST
+from diffpriv.pipelines.pictures.embedded import embedded_pictures, metadata_findings
+from diffpriv.pipelines.review.card import coco_detections, dataset_card
 from diffpriv.recognizers import load_recognizer
-from pipelines.beam_driver import run
-from pipelines.gate.copies import NEAR_PICTURE, SAME_DETAIL, distances, face_chip, likeness, perceptual_hash
-from pipelines.gate.embedded import embedded_pictures, metadata_findings
-from pipelines.gate.findings import GateReport, GateSettings
-from pipelines.gate.manifest import MANIFEST, check_copy, withdraw_manifest, write_manifest
-from pipelines.gate.recognition import similarity_limits
-from pipelines.gate.run import check_release
 from tests.diffpriv.face_pictures import astronaut as large_astronaut
 from tests.pipelines.conftest import Keyring, make_config
 from tests.pipelines.datasets import (
@@ -63,7 +66,7 @@ def scrubbed(tmp_path_factory: pytest.TempPathFactory, keyring: Keyring) -> Path
         *sample("a/cut", 3, nobody[: len(nobody) // 2]),
     ]
     src = write_shards(base / "src", {SHARD: members})
-    config = make_config(base, keyring, src, transform={"transform": "fill", "recovery": "none"})
+    config = make_config(base, keyring, src, transform={"transform": "fill", "recovery": "none"}, strip_metadata="all")
     report = run(config)
     assert report.ok
     assert report.counts["samples_quarantined"] == 1
@@ -97,6 +100,29 @@ def test_a_clean_output_passes(scrubbed: Path) -> None:
     assert report.counts["samples"] == 4
     assert report.counts["pictures"] == 5
     assert report.counts["faces of the originals"] >= 7
+
+
+def test_a_card_says_what_was_done_and_every_face_is_a_coco_detection(scrubbed: Path, tmp_path: Path) -> None:
+    dst = scrubbed / "out/data"
+    card = dataset_card(dst)
+    assert "| samples published | 4 |" in card
+    assert "| faces covered by a flat colour | 0 |" not in card, "nothing is said of what there is none of"
+    assert "| faces replaced | 7 |" in card
+    assert "irreversibly transformed by this tool" in card
+    assert "anonym" not in card
+    found = coco_detections(dst)
+    assert [(one["file_name"], one["width"], one["height"]) for one in found["images"]][:1] == [
+        (f"{SHARD}/a/face.png", 256, 256)
+    ]
+    assert len(found["images"]) == 5
+    assert [one["image_id"] for one in found["annotations"]] == [1, *[2] * 6]
+    for one in found["annotations"]:
+        (image,) = [image for image in found["images"] if image["id"] == one["image_id"]]
+        x, y, width, height = one["bbox"]
+        assert -8 <= x <= x + width <= image["width"] + 8
+        assert -8 <= y <= y + height <= image["height"] + 8
+    with pytest.raises(MisuseError, match="no published shard"):
+        dataset_card(tmp_path)
 
 
 def test_an_unprotected_face_is_found(plant: Callable[..., GateReport]) -> None:
@@ -221,7 +247,7 @@ def test_the_manifest_is_signed_and_knows_every_file_of_a_copy(scrubbed: Path, t
     report = check_release(str(scrubbed / "src"), str(dst), BY_REGION)
     note = (dst / write_manifest(str(dst), report, keyring.log_key, now=1_800_000_000)).read_bytes()
     copy = tmp_path / "release"
-    shutil.copytree(dst, copy, ignore=shutil.ignore_patterns("_diffpriv"))
+    shutil.copytree(dst, copy, ignore=shutil.ignore_patterns(".diffpriv"))
     verifier = keyring.log_key.verifier
     assert check_copy(str(copy), note, verifier).clean
     (copy / "more.txt").write_text("x")
@@ -240,7 +266,9 @@ def test_an_embedding_column_is_found(tmp_path: Path, keyring: Keyring) -> None:
     pictures = pa.array([encoded(coffee(), "JPEG"), encoded(gradient(1), "PNG")], pa.binary())
     plain = pa.table({"image": pictures, "label": [1, 2]})
     pq.write_table(plain.append_column("vec", pa.array([[0.5] * 96] * 2, pa.list_(pa.float32()))), tmp_path / "src/a.parquet")
-    config = make_config(tmp_path, keyring, tmp_path / "src", transform={"transform": "fill", "recovery": "none"})
+    config = make_config(
+        tmp_path, keyring, tmp_path / "src", transform={"transform": "fill", "recovery": "none"}, strip_metadata="all"
+    )
     assert run(config).ok
     report = check_release(config.src, config.dst, BY_REGION)
     assert report.over == ["sidecar: embedding"], report.findings

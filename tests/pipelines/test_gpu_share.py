@@ -4,23 +4,32 @@ import functools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keys.sources import RandomKeySource
-from pipelines.config import JobConfig
-from pipelines.errors import MisuseError
-from pipelines.ray_driver import run
+from diffpriv.keys.sources import RandomKeySource
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.engines.ray_driver import run
+from diffpriv.pipelines.errors import MisuseError
 from tests.pipelines.conftest import commit_records
 from tests.pipelines.datasets import small_shards, write_shards
 
+ACTORS = 2
+
 
 def noting_source(folder: str) -> RandomKeySource:
-    """Called once in each protecting actor: notes which devices it may see."""
+    """Called once in each protecting actor: notes which devices it may see, and waits for the other actor.
+
+    Without the wait the actor that starts first could do the whole shard, and Ray would end the other one unseen.
+    """
     (Path(folder) / str(os.getpid())).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "unset"))
+    end = time.monotonic() + 120
+    while len(list(Path(folder).iterdir())) < ACTORS and time.monotonic() < end:
+        time.sleep(0.05)
     return RandomKeySource()
 
 
@@ -34,7 +43,7 @@ def main() -> None:
 
 def test_actors_see_the_devices_of_their_share(tmp_path: Path, config_for: Callable[..., JobConfig]) -> None:
     src = write_shards(tmp_path / "src", {"a.tar": small_shards()["shard-000.tar"]})
-    config = config_for(src, workers={"protect_actors": 2, "protect_gpus": 1, "detect_cpus": 0.5, "protect_cpus": 0.5})
+    config = config_for(src, workers={"protect_actors": ACTORS, "protect_gpus": 1, "detect_cpus": 0.5, "protect_cpus": 0.5})
     (tmp_path / "job.json").write_text(config.model_dump_json())
     (tmp_path / "seen").mkdir()
     command = [sys.executable, "-m", "tests.pipelines.test_gpu_share", str(tmp_path / "job.json"), str(tmp_path / "seen")]

@@ -1,8 +1,12 @@
 """Shards and pictures damaged at random places: each is refused, quarantined or harmless, and nothing leaves its folder."""
 
+import bz2
 import gzip
 import io
+import lzma
+import struct
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +16,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffpriv.config import TransformConfig
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.sources import RandomKeySource
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.errors import BadImageError
+from diffpriv.pipelines.formats.arrays import read_arrays
+from diffpriv.pipelines.formats.base import Shard
+from diffpriv.pipelines.pictures.codec import PictureLimits, decode
+from diffpriv.pipelines.records.samples import DetectedSample, QuarantinedSample, Sample, ShardEnd
+from diffpriv.pipelines.run.worker import read_shard
+from diffpriv.pipelines.run_context import RunContext
+from diffpriv.pipelines.steps.detect import detect
+from diffpriv.pipelines.steps.protect import protect
+from diffpriv.pipelines.storage import Folder
 from diffpriv.transforms import load_transform
-from keys.context import ShardContext
-from keys.sources import RandomKeySource
-from pipelines.config import JobConfig
-from pipelines.formats import Shard
-from pipelines.images import PictureLimits
-from pipelines.samples import DetectedSample, QuarantinedSample, Sample, ShardEnd
-from pipelines.steps import detect, protect
-from pipelines.storage import Folder
-from pipelines.workers import WorkerSettings, read_shard
 from tests.pipelines.datasets import astronaut, encoded, gradient, sample, tar_bytes
 
 
@@ -50,7 +58,7 @@ def read(folder: Path, name: str, format: str) -> list[Sample | QuarantinedSampl
         {"src": "/s", "dst": "/d/x", "audit": "/a", "transform": {"transform": "fill", "recovery": "none"}}
     )
     shard = Shard(name, format, (source.facts(name),))
-    records = [record for block in read_shard(WorkerSettings(config, source.url, "run"), shard) for record in block]
+    records = [record for block in read_shard(RunContext(config, source.url, "run"), shard) for record in block]
     ends = [record for record in records if isinstance(record, ShardEnd)]
     assert len(ends) == 1, "every shard ends exactly once"
     assert ends[0].samples == len(records) - 1, "every sample is accounted for"
@@ -116,9 +124,44 @@ class OneFace:
 
 
 def _picture(data: bytes) -> Any:
-    from pipelines.samples import Picture
+    from diffpriv.pipelines.records.samples import Picture
 
     return Picture("jpg", data)
+
+
+def tiff_of_pages(pages: int) -> bytes:
+    """A TIFF whose directories follow one another; each has its own, all show one pixel."""
+    entries = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8), (278, 3, 1, 1), (279, 4, 1, 1)]
+    size = 2 + 12 * len(entries) + 4
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    body = b"".join(directory + struct.pack("<I", 12 + size * (page + 1) if page + 1 < pages else 0) for page in range(pages))
+    return b"II*\0" + struct.pack("<I", 12) + b"\x80\0\0\0" + body
+
+
+@pytest.mark.parametrize("pages", [101, 65_535])
+def test_a_tiff_of_more_pages_than_the_limit_is_refused_before_they_are_read(pages: int) -> None:
+    with pytest.raises(BadImageError, match="101 frames or more"):
+        decode(tiff_of_pages(pages))
+    assert decode(tiff_of_pages(3)).frames == 3
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tar.bz2", "x.tar.xz", "x.tar.zst"])
+def test_a_compression_bomb_ends_its_shard_and_nothing_else(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffpriv.pipelines.formats.compression.BOMB_SIZE", 8 << 20)
+    whole = tar_bytes([("a.txt", b"a" * (20 << 20))])
+    packers = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    pack = packers.get(name.rpartition(".")[2], lambda data: pa.compress(data, "zstd", asbytes=True))
+    (tmp_path / name).write_bytes(pack(whole))
+    *_, end = read(tmp_path, name, "webdataset")
+    assert "times its size" in end.problem  # type: ignore[union-attr]
+
+
+def test_a_zip_bomb_that_says_it_is_arrays_is_not_opened() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(20):
+            archive.writestr(f"{number}.npy", bytes(10 << 20))
+    assert read_arrays(out.getvalue()) is None
 
 
 NAMES = [

@@ -1,5 +1,6 @@
 """Pictures keep their codec, quality and profile, and lose their metadata; nothing unreadable gets through."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipelines.errors import BadImageError
-from pipelines.images import PictureLimits, decode, encode, later_frames, sniff_format
+from diffpriv.pipelines.errors import BadImageError
+from diffpriv.pipelines.pictures.codec import PictureLimits, decode, encode, later_frames, sniff_format, written_anew
+from diffpriv.pipelines.pictures.plain import oddity
+from diffpriv.pipelines.pictures.profiles import rebuilt_profile
 from tests.pipelines.datasets import astronaut, encoded
 
 HOLE = (slice(60, 120), slice(90, 150))
@@ -227,3 +230,55 @@ def test_a_long_strip_is_a_picture() -> None:
     picture = decode(data)
     assert picture.pixels.shape == (20_000, 12, 3)
     assert np.array_equal(decode(encode(picture, picture.pixels)).pixels, picture.pixels)
+
+
+def test_a_picture_written_anew_keeps_its_pixels_and_nothing_else() -> None:
+    """Every codec: what is proved plain is ours, and what somebody adds is not."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    alpha = in_mode("RGBA")
+    alpha.putalpha(Image.fromarray(np.roll(astronaut()[..., 0], 40)))
+    sources = {
+        **LOSSLESS,
+        "jpeg": encoded(astronaut(), "JPEG", quality=85, exif=exif.tobytes(), comment=b"who", progressive=True),
+        "jpeg grey": saved(in_mode("L"), "JPEG"),
+        "jpeg cmyk": saved(in_mode("CMYK"), "JPEG"),
+        "webp lossy with alpha": saved(alpha, "WEBP"),
+        "16 bits": saved(Image.fromarray(astronaut()[..., 0].astype(np.uint16) << 4), "PNG"),
+        "tiff": encoded(astronaut(), "TIFF", tiffinfo={0x0112: 6, 0x010F: "Camera"}),
+    }
+    for name, data in sources.items():
+        made = written_anew(decode(data))
+        before, after = decode(data), decode(made)
+        assert oddity(made, after) == "", name
+        assert after.orientation == before.orientation
+        assert b"who" not in made
+        assert b"Camera" not in made
+        if name in LOSSLESS or name in ("16 bits", "tiff"):
+            assert np.array_equal(after.stored, before.stored), name
+        for more in (made + bytes(20), made[:-2] + b"\1\2\3" * 20 + made[-2:]):
+            with contextlib.suppress(BadImageError):
+                assert oddity(more, decode(more)), name
+
+
+def test_a_jpeg_written_anew_changes_by_rounding_only() -> None:
+    for options in ({}, {"quality": 60}, {"quality": 95, "subsampling": 0}, {"progressive": True}):
+        data = encoded(astronaut(320), "JPEG", **options)
+        made = written_anew(decode(data))
+        error = decode(made).pixels.astype(float) - decode(data).pixels
+        assert 10 * np.log10(255**2 / (error**2).mean()) >= 45
+        assert len(made) <= 1.1 * len(data)
+
+
+def test_a_colour_profile_is_rebuilt_from_its_numbers() -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    rebuilt = rebuilt_profile(srgb)
+    assert rebuilt is not None
+    assert rebuilt_profile(rebuilt) == rebuilt
+    same = ImageCms.buildTransform(
+        ImageCms.ImageCmsProfile(io.BytesIO(rebuilt)), ImageCms.ImageCmsProfile(io.BytesIO(srgb)), "RGB", "RGB"
+    )
+    shown = ImageCms.applyTransform(Image.fromarray(astronaut()), same)
+    assert shown is not None
+    assert np.abs(np.asarray(shown).astype(int) - astronaut()).max() <= 1
+    assert rebuilt_profile(b"a face" * 100) is None

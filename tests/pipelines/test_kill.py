@@ -4,6 +4,7 @@
 own: `--kill-seed` repeats them, `-k engine-07` one of them. Two kinds of episode:
     engine   drivers, readers, actors and assembling tasks of a whole job on Ray
     writer   a process that only commits: shards lie prepared, half of them replace shards that are published already
+Unbroken runs, which give the same bytes on every engine (test_beam_job.py), are done in this process.
 """
 
 import functools
@@ -19,11 +20,14 @@ from typing import Any
 
 import pytest
 
-from keys.audit.log import AuditLog
-from keys.keyfile import KeyFile
-from keys.store import KeyStore
-from pipelines.config import JobConfig
-from pipelines.ray_driver import run
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.engines.beam_driver import run as run_here
+from diffpriv.pipelines.engines.ray_driver import run
+from diffpriv.pipelines.run.report import RunReport
 from tests.pipelines.conftest import Keyring, commit_records, make_config, published, waiting_source
 from tests.pipelines.datasets import Member, astronaut, encoded, gradient, sample, small_shards, write_shards
 from tests.pipelines.killing import (
@@ -73,8 +77,8 @@ class Bench:
     def config(self, like: JobConfig, name: str) -> JobConfig:
         return make_config(self.base, self.keyring, like.src, name)
 
-    def finish(self, config: JobConfig) -> Any:
-        return run(config, key_source=self.derived, log_key=self.keyring.log_key)
+    def finish(self, config: JobConfig, engine: Callable[..., RunReport] = run_here) -> RunReport:
+        return engine(config, key_source=self.derived, log_key=self.keyring.log_key)
 
 
 def engine_shards() -> dict[str, list[Member]]:
@@ -143,9 +147,9 @@ def play_engine(bench: Bench, kills: int, chance: random.Random, name: str, mome
             assert driver.wait() != REFUSED or workers, driver.told
         assert_every_published_face_has_key_and_audit_entry(config)
         if commits(config) == len(engine_shards()) and len(moments) < kills:  # late kills would find little left to break
-            assert_equal_to_unbroken(bench, config, bench.unbroken)
+            assert_equal_to_unbroken(bench, config, bench.unbroken, run)
             config = bench.config(bench.unbroken, f"engine-{name}-{len(moments)}")
-    assert_equal_to_unbroken(bench, config, bench.unbroken)
+    assert_equal_to_unbroken(bench, config, bench.unbroken, run)
 
 
 def play_writer(bench: Bench, kills: int, chance: random.Random, name: str, moments: list[str]) -> None:
@@ -156,7 +160,7 @@ def play_writer(bench: Bench, kills: int, chance: random.Random, name: str, mome
         shutil.copytree(Path(bench.again.dst).parent, Path(config.dst).parent, symlinks=True)
         hit = True
         while hit and len(moments) < kills:
-            (Path(config.dst) / "_diffpriv/lease").unlink()  # a new one shows when the next process has begun
+            (Path(config.dst) / ".diffpriv/lease").unlink()  # a new one shows when the next process has begun
             driver = bench.driver(config)
             what = kill_writer(driver, config, chance)
             assert_every_published_face_has_key_and_audit_entry(config)
@@ -165,8 +169,10 @@ def play_writer(bench: Bench, kills: int, chance: random.Random, name: str, mome
         assert_equal_to_unbroken(bench, config, bench.replaced)
 
 
-def assert_equal_to_unbroken(bench: Bench, config: JobConfig, unbroken: JobConfig) -> None:
-    report = bench.finish(config)
+def assert_equal_to_unbroken(
+    bench: Bench, config: JobConfig, unbroken: JobConfig, engine: Callable[..., RunReport] = run_here
+) -> None:
+    report = bench.finish(config, engine)
     assert report.ok
     assert published(config.dst) == published(unbroken.dst)
     records, expected = commit_records(config.dst), commit_records(unbroken.dst)
@@ -182,10 +188,10 @@ def assert_equal_to_unbroken(bench: Bench, config: JobConfig, unbroken: JobConfi
             assert one.key.same_as(two.key)
             assert one.payload == two.payload
     logs = [AuditLog(one.audit, bench.keyring.log_key) for one in (config, unbroken)]
-    assert logs[0].verify(key_store=store, recipient_key=bench.keyring.recipient_key).problems == []
+    assert verify_log(logs[0], key_store=store, recipient_key=bench.keyring.recipient_key).problems == []
     committed = [sorted(e.facts["shard"] for _, e in log.events() if e.kind == "shard committed") for log in logs]
     assert committed[0] == committed[1], "a shard was logged twice or not at all"
-    assert not (Path(config.dst) / "_diffpriv/staging").exists()
+    assert not (Path(config.dst) / ".diffpriv/staging").exists()
 
 
 def test_a_sample_that_kills_its_worker_is_found_and_the_job_finishes(
@@ -193,15 +199,16 @@ def test_a_sample_that_kills_its_worker_is_found_and_the_job_finishes(
 ) -> None:
     from tests.pipelines.conftest import killing_source
 
-    src = write_shards(tmp_path / "src", small_shards())
+    shards = small_shards()
+    src = write_shards(tmp_path / "src", {name: shards[name] for name in ("shard-000.tar", "sub/shard-002.tar")})
     config = config_for(src, workers={"restarts": 1})
     poisoned = functools.partial(killing_source, derived.args[0], "002/c")
     report = run(config, key_source=poisoned, log_key=keyring.log_key)
     assert report.ok
     assert report.counts["samples_quarantined"] == 2
     assert report.quarantined["it ended the process that worked on it"] == 1
-    assert "002/c" in (Path(config.dst) / "_diffpriv/quarantine/sub%2Fshard-002.tar.jsonl").read_text()
-    assert AuditLog(config.audit, keyring.log_key).verify(key_store=KeyStore(config.keys or "")).problems == []
+    assert "002/c" in (Path(config.dst) / ".diffpriv/quarantine/sub%2Fshard-002.tar.jsonl").read_text()
+    assert verify_log(AuditLog(config.audit, keyring.log_key), key_store=KeyStore(config.keys or "")).problems == []
 
 
 def test_a_lost_worker_costs_nothing(
@@ -212,7 +219,7 @@ def test_a_lost_worker_costs_nothing(
 
     src = write_shards(tmp_path / "src", small_shards())
     unbroken = config_for(src, "unbroken")
-    run(unbroken, key_source=derived)
+    run_here(unbroken, key_source=derived)
     config = config_for(src, "broken")
     killed: list[int] = []
 

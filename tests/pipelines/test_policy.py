@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffpriv.detectors import load_detector
-from keys.audit.segments import AuditSegments
-from pipelines.beam_driver import run
-from pipelines.commit import segment_id
-from pipelines.config import JobConfig
-from pipelines.errors import MisuseError
+from diffpriv.keys.audit.segments import AuditSegments
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.destination.commit import segment_id
+from diffpriv.pipelines.engines.beam_driver import run
+from diffpriv.pipelines.errors import MisuseError
 from tests.pipelines.conftest import published
 from tests.pipelines.datasets import encoded, group, read_tar, write_shards
 
@@ -57,7 +57,7 @@ def test_consent_leaves_a_samples_bytes_and_is_told_everywhere(src: Path, config
     assert report.left == {"consent": 6}
     before, after = dict(read_tar(src / "s.tar")), dict(read_tar(Path(job.dst) / "s.tar"))
     assert [name for name in before if before[name] != after[name]] == ["b.png", "c.png"]
-    table = pq.read_table(Path(job.dst) / "_diffpriv/faces/s.tar.parquet").to_pylist()
+    table = pq.read_table(Path(job.dst) / ".diffpriv/faces/s.tar.parquet").to_pylist()
     assert [(row["sample"], row["reason"]) for row in table if row["status"] == "left"] == [("a", "consent")] * 6
     assert not any(row["recoverable"] for row in table if row["status"] == "left")
     (event,) = AuditSegments(f"{job.audit}/segments").get(segment_id("faces", "s.tar")).events()

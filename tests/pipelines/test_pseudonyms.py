@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from diffpriv.config import TransformConfig
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.identity import IdentityRoot, open_identity_root
+from diffpriv.keys.sources import RandomKeySource
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.records.samples import DetectedSample, Picture, Sample
+from diffpriv.pipelines.run.job import open_job
+from diffpriv.pipelines.steps.finder import Finder
+from diffpriv.pipelines.steps.people import Pseudonyms
+from diffpriv.pipelines.steps.protect import protect
 from diffpriv.transforms import FaceRequest, FaceResult, load_transform
-from keys.context import ShardContext
-from keys.identity import IdentityRoot, open_identity_root
-from keys.sources import RandomKeySource
-from keys.store import KeyStore
-from pipelines.config import JobConfig
-from pipelines.errors import MisuseError
-from pipelines.finding import Finder
-from pipelines.job import open_job
-from pipelines.pseudonyms import Identities
-from pipelines.samples import DetectedSample, Picture, Sample
-from pipelines.steps import protect
 from tests.pipelines.conftest import Keyring
 from tests.pipelines.datasets import astronaut, encoded, group, sample, write_shards
 
@@ -54,8 +54,8 @@ class Noting:
 def seeds_of(config: JobConfig, samples: Sequence[Sample], root: Path) -> list[bytes | None]:
     found = [one for one in Finder(config).detect(samples) if isinstance(one, DetectedSample)]
     noting = Noting()
-    identities = Identities(IdentityRoot.load(root), config.dataset)
-    protect(found, noting, RandomKeySource(), ShardContext("faces", "s.tar", "0" * 64), identities)
+    pseudonyms = Pseudonyms(IdentityRoot.load(root), config.dataset)
+    protect(found, noting, RandomKeySource(), ShardContext("faces", "s.tar", "0" * 64), pseudonyms)
     return noting.seeds
 
 
@@ -88,7 +88,7 @@ def test_the_root_is_kept_for_recipients_and_another_root_is_another_release(
     with open_job(config) as job:
         job.begin()
         digest = job.digest
-        job.target.small.write("_diffpriv/commits/s.tar.json", b"{}")  # as if something had been published
+        job.target.small.write(".diffpriv/commits/s.tar.json", b"{}")  # as if something had been published
     kept = open_identity_root(KeyStore(str(config.keys)), "faces", keyring.recipient_key)
     assert kept.same_as(IdentityRoot.load(root))
     for place in (Path(config.dst), Path(str(config.keys)), Path(config.audit)):
@@ -96,7 +96,7 @@ def test_the_root_is_kept_for_recipients_and_another_root_is_another_release(
             assert not file.is_file() or root.read_bytes() not in file.read_bytes()
     IdentityRoot.generate().save(tmp_path / "other")
     other = config_for(src, transform=METHOD, pseudonym={"source": "folder", "root": str(tmp_path / "other")})
-    with pytest.raises(MisuseError, match="another config digest"), open_job(other):
+    with pytest.raises(MisuseError, match="other settings"), open_job(other):
         pass
     with open_job(config) as job:
         assert job.digest == digest != config_for(src, transform=METHOD).digest()

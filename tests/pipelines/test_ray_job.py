@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from keys.audit.log import AuditLog
-from keys.keyfile import KeyFile
-from keys.store import KeyStore
-from pipelines.config import JobConfig
-from pipelines.errors import LeaseError
-from pipelines.job import open_job
-from pipelines.published import measure
-from pipelines.ray_driver import run
-from pipelines.report import RunReport
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.destination.published import measure
+from diffpriv.pipelines.engines.beam_driver import run as run_here
+from diffpriv.pipelines.engines.ray_driver import run
+from diffpriv.pipelines.errors import LeaseError
+from diffpriv.pipelines.run.job import open_job
+from diffpriv.pipelines.run.report import RunReport
 from tests.pipelines.conftest import Keyring, commit_records, make_config, published
 from tests.pipelines.datasets import read_tar, small_shards, write_shards
 
@@ -77,7 +79,7 @@ def test_changed_pictures_keep_codec_and_size(done: Done) -> None:
 
 def test_the_bad_sample_is_in_quarantine_with_a_reason(done: Done) -> None:
     assert "002/bad.jpg" not in done.members()["sub/shard-002.tar"]
-    lines = (done.dst / "_diffpriv/quarantine/sub%2Fshard-002.tar.jsonl").read_text()
+    lines = (done.dst / ".diffpriv/quarantine/sub%2Fshard-002.tar.jsonl").read_text()
     assert '"sample": "002/bad"' in lines
     assert "truncated" in lines
     assert sum(done.report.quarantined.values()) == 1
@@ -98,8 +100,11 @@ def test_every_face_has_a_record_that_the_recipient_opens(done: Done, keyring: K
 
 
 def test_the_audit_log_accounts_for_every_shard_key_file_and_byte(done: Done, keyring: Keyring) -> None:
-    report = AuditLog(done.config.audit, keyring.log_key).verify(
-        key_store=KeyStore(done.config.keys or ""), recipient_key=keyring.recipient_key, data=measure(done.config.dst)
+    report = verify_log(
+        AuditLog(done.config.audit, keyring.log_key),
+        key_store=KeyStore(done.config.keys or ""),
+        recipient_key=keyring.recipient_key,
+        data=measure(done.config.dst),
     )
     assert report.problems == []
     kinds = [event.kind for _, event in AuditLog(done.config.audit, keyring.log_key).events()]
@@ -109,7 +114,7 @@ def test_the_audit_log_accounts_for_every_shard_key_file_and_byte(done: Done, ke
 
 
 def test_nothing_is_left_in_staging(done: Done) -> None:
-    assert not (done.dst / "_diffpriv/staging").exists()
+    assert not (done.dst / ".diffpriv/staging").exists()
 
 
 def test_a_finished_job_run_again_does_nothing_and_says_so(done: Done, derived: Any, keyring: Keyring) -> None:
@@ -143,7 +148,7 @@ def test_only_a_new_shard_is_done_when_one_is_added(done: Done, derived: Any, ke
     before = published(done.dst)
     write_shards(done.src, {"shard-900.tar": small_shards()["shard-000.tar"]})
     try:
-        report = run(done.config, key_source=derived, log_key=keyring.log_key)
+        report = run_here(done.config, key_source=derived, log_key=keyring.log_key)
         assert (report.shards_done, report.shards_done_before) == (1, 4)
         assert before.items() <= published(done.dst).items()
     finally:
@@ -170,7 +175,7 @@ def test_bad_shards_are_named_and_the_others_go_on(tmp_path: Path, config_for: C
     assert not (Path(config.dst).parent / "outside.jpg").exists()
     for name in ("empty.tar", "cut.tar", "text.tar"):
         (src / name).write_bytes((src / "a.tar").read_bytes())
-    again = run(config)
+    again = run_here(config)
     assert again.ok
     assert (again.shards_done, again.shards_done_before) == (3, 3)
 
@@ -178,7 +183,7 @@ def test_bad_shards_are_named_and_the_others_go_on(tmp_path: Path, config_for: C
 def test_recovery_none_keeps_no_key_anywhere(tmp_path: Path, config_for: Callable[..., JobConfig]) -> None:
     src = write_shards(tmp_path / "src", {"a.tar": small_shards()["shard-000.tar"]})
     config = config_for(src, keys=None, recipients=[], transform={"transform": "fill", "recovery": "none"})
-    report = run(config)
+    report = run_here(config)
     assert (report.counts["faces"], report.counts["faces_recoverable"]) == (1, 0)
     assert commit_records(config.dst)["a.tar"]["key_file"] is None
     assert not (tmp_path / "out/keys").exists()

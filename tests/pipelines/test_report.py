@@ -3,13 +3,23 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipelines.errors import JobError
-from pipelines.job import Progress
-from pipelines.report import RunReport
-from pipelines.telemetry import JsonLines, prometheus_text, write_metrics
+from diffpriv.pipelines.destination.record import RECORD_VERSION, CommitRecord
+from diffpriv.pipelines.errors import JobError
+from diffpriv.pipelines.run.job import Progress
+from diffpriv.pipelines.run.report import RunReport
+from diffpriv.pipelines.run.telemetry import JsonLines, prometheus_text, write_metrics
+
+
+def record_of(**values: Any) -> CommitRecord:
+    """A commit record of which a report reads these."""
+    others = dict.fromkeys(("dataset", "shard", "attempt", "run", "config_digest", "format"), "x")
+    empty: dict[str, Any] = {"quarantined": [], "faces": [], "files": [], "key_file": None, "made_by": {}}
+    places = {"source": {"files": [], "sha256": ""}, "segment": {"id": "", "sha256": ""}}
+    return CommitRecord.from_json({"version": RECORD_VERSION, **others, **empty, **places, **values})
 
 
 def report() -> RunReport:
@@ -28,12 +38,16 @@ def report() -> RunReport:
             "faces_filled": 1,
             "faces_recoverable": 5,
         },
-        "reasons": {"quarantined": {"text": 2}, "filled": {"tried 3 times": 1}},
+        "reasons": {
+            "quarantined": {"text": 2},
+            "filled": {"tried 3 times": 1},
+            "covered otherwise": {"turned too far": 1},
+        },
         "sidecars": {"box in json: bbox": 3},
         "highest_similarity": 0.25,
     }
-    made.add_record(record)
-    made.add_record(record)
+    made.add_record(record_of(**record))
+    made.add_record(record_of(**record))
     return made
 
 
@@ -42,6 +56,7 @@ def test_counts_are_summed_over_shards_and_checked() -> None:
     made.check()
     assert made.counts["faces"] == 10
     assert made.quarantined == {"text": 4}
+    assert made.otherwise == {"turned too far": 2}
     assert not made.ok
     made.counts["samples_out"] += 1
     with pytest.raises(JobError, match="samples do not add up"):
@@ -71,3 +86,29 @@ def test_json_lines_hold_rate_and_time_left() -> None:
     first, last = (json.loads(line) for line in out.getvalue().splitlines())
     assert (first["samples_per_second"], first["seconds_left"], first["run"]) == (5.0, 30.0, "run-1")
     assert (last["event"], last["ok"], last["counts"]["faces"]) == ("finished", False, 10)
+
+
+def test_a_job_that_saw_no_picture_says_so_and_lost_frames_are_counted() -> None:
+    made = RunReport("run-1", "set", "0" * 64, shards=1, shards_done=1)
+    record = {
+        "counts": {"samples_in": 2, "samples_out": 2},
+        "reasons": {"quarantined": {}, "filled": {}},
+        "sidecars": {"file left out in ._*": 4},
+        "highest_similarity": None,
+    }
+    made.add_record(record_of(**record))
+    assert made.ok
+    assert made.saw_nothing
+    assert ("beside the pictures: file left out in ._*", "4, left out") in made.rows()
+    made.add_record(record_of(**record | {"counts": {"samples_in": 1, "samples_out": 1, "pictures": 1, "frames_dropped": 2}}))
+    assert not made.saw_nothing
+    assert ("frames and pages left out", "2") in made.rows()
+
+
+def test_files_of_src_that_are_left_out_by_name_are_in_the_table() -> None:
+    made = RunReport("run-1", "set", "0" * 64, shards=1, shards_done=1)
+    made.add_litter(["._a.jpg", "b/._c.jpg", "@eaDir/a.jpg/thumb.jpg", ".ipynb_checkpoints/x.json"])
+    rows = dict(made.rows())
+    assert rows["beside the pictures: file left out in ._*"] == "2, left out"
+    assert rows["beside the pictures: file left out in @eaDir"] == "1, left out"
+    assert rows["beside the pictures: file left out in .ipynb_checkpoints"] == "1, left out"

@@ -7,20 +7,21 @@ from typing import Any
 
 import pytest
 
-from keys.audit.log import AuditLog
-from keys.store import KeyStore
-from pipelines.config import JobConfig
-from pipelines.errors import LeaseError, MisuseError
-from pipelines.job import open_job
-from pipelines.lease import LEASE
-from pipelines.published import measure, read_picture, strangers
-from pipelines.storage import Folder
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.destination.published import measure, read_picture, unexpected_files
+from diffpriv.pipelines.errors import LeaseError, MisuseError
+from diffpriv.pipelines.layout import LEASE
+from diffpriv.pipelines.run.job import open_job
+from diffpriv.pipelines.storage import Folder
 from tests.pipelines.conftest import Keyring, make_config, published
 from tests.pipelines.datasets import small_shards, tar_bytes, write_shards
 
 moto_server = pytest.importorskip("moto.server")
 pytest.importorskip("s3fs")
-beam_driver = pytest.importorskip("pipelines.beam_driver", reason="needs the extra beam")
+beam_driver = pytest.importorskip("diffpriv.pipelines.engines.beam_driver", reason="needs the extra beam")
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +62,14 @@ def test_a_job_on_s3_gives_the_bytes_of_a_local_one(tmp_path: Path, s3: Any, key
     report = beam_driver.run(remote, key_source=derived, log_key=keyring.log_key)
     assert report.ok
     assert report.counts == expected.counts
-    there = {name.removeprefix("data/out/"): s3.cat_file(name) for name in s3.find("data/out") if "_diffpriv" not in name}
+    there = {name.removeprefix("data/out/"): s3.cat_file(name) for name in s3.find("data/out") if ".diffpriv" not in name}
     assert there == published(local.dst)
-    assert strangers(remote.dst) == []
+    assert unexpected_files(remote.dst) == []
     assert not [name for name in s3.find("data/out") if "/staging/" in name or name.endswith("/lease")]
     log = AuditLog(remote.audit, keyring.log_key)
-    found = log.verify(key_store=KeyStore(remote.keys or ""), recipient_key=keyring.recipient_key, data=measure(remote.dst))
+    found = verify_log(
+        log, key_store=KeyStore(remote.keys or ""), recipient_key=keyring.recipient_key, data=measure(remote.dst)
+    )
     assert found.problems == []
     assert read_picture(remote.dst, "sub/shard-003.tar", "003/two", "right.webp")
 

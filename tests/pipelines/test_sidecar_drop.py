@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.config import JobConfig
-from pipelines.ray_driver import run
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.engines.ray_driver import run
 from tests.pipelines.conftest import Keyring, published
 from tests.pipelines.datasets import encoded, gradient, read_tar, write_shards
 from tests.pipelines.killing import prepare_all
@@ -44,7 +44,7 @@ def test_members_and_keys_of_an_archive(
     members += [
         ("b.png", PICTURE),
         ("b.json", ORDINARY),
-        ("c.mp4", b"film"),
+        ("c.mp4", b"\0\0\0\x20ftypmp42" + bytes(16)),
         ("c.png", PICTURE),
         ("c.jsonl", b"\n".join(LINES)),
     ]
@@ -84,7 +84,13 @@ def test_columns_of_a_parquet_file(
 
 
 def test_files_of_a_folder(tmp_path: Path, config_for: Callable[..., JobConfig], keyring: Keyring, derived: Any) -> None:
-    files = {"x/p.png": PICTURE, "x/p.json": TELLING, "x/v.npy": array(), "labels.csv": b"a,b\n", "all.zip": b"PK"}
+    files = {
+        "x/p.png": PICTURE,
+        "x/p.json": TELLING,
+        "x/v.npy": array(),
+        "labels.csv": b"a,b\n",
+        "all.zip": b"PK\3\4" + bytes(30),
+    }
     for name, data in files.items():
         (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "src" / name).write_bytes(data)

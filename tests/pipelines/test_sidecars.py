@@ -8,7 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.sidecars import kinds_of_name, refusal, scan_file, scan_schema, scan_values
+from diffpriv.pipelines.errors import UnknownContentError
+from diffpriv.pipelines.formats.sidecars import (
+    MAX_SIDECAR_BYTES,
+    SidecarCount,
+    kinds_of_name,
+    refusal,
+    scan_file,
+    scan_schema,
+    scan_values,
+)
 
 
 def array(values: Any) -> bytes:
@@ -31,9 +40,14 @@ TELLING = {
     "landmark file": ("p.npy", array(np.zeros((68, 2))), "landmarks in p.npy"),
     "picture file": ("p.npy", array(np.zeros((64, 64, 3), np.uint8)), "picture in p.npy"),
     "field name": ("landmarks.txt", b"1 2", "landmarks in landmarks.txt"),
-    "video": ("mp4", b"", "file not looked into in mp4"),
+    "heading of a CSV": ("*.csv", b"file,face_bbox,label\na.jpg,1,2\n", "box in *.csv: face_bbox"),
+    "heading of a TSV": ("meta.tsv", b"\xef\xbb\xbf'image'\t\"arcface\"\n", "embedding in meta.tsv: arcface"),
+    "CelebA's landmarks": (
+        "*.txt",
+        b"2\nlefteye_x lefteye_y nose_x\n1.jpg 69 109 106\n",
+        "landmarks in *.txt: lefteye_x",
+    ),
     "large": ("json", None, "file not looked into in json"),
-    "damaged array": ("x.npy", b"\x93NUMPY", "file not looked into in x.npy"),
 }
 
 
@@ -42,9 +56,42 @@ def test_telling_fields_are_found(field: str, data: bytes | None, finding: str) 
     assert finding in scan_file(field, data)
 
 
+def test_words_in_a_caption_are_no_headings() -> None:
+    assert scan_file("txt", b"a photo of a person with a box\nand a portrait, age 7 8 9\n") == []
+    assert scan_file("csv", b"file,label,caption\na.jpg,3,a photo of a box\n") == []
+
+
+def test_the_headings_of_a_table_of_any_length_are_found() -> None:
+    count = SidecarCount("copy")
+    count.member(0, "k", "csv", io.BytesIO(b"file,bbox\n" + b"a.jpg,7\n" * (MAX_SIDECAR_BYTES // 8)).read)
+    assert count.items() == (("box in csv: bbox", 1),)
+
+
+UNKNOWN = {
+    "a video under its name": ("mp4", b"\0\0\0\x20ftypisom" + bytes(32), "a video"),
+    "a video under another": ("txt", b"\0\0\0\x20ftypisom" + bytes(32), "a video"),
+    "a damaged array": ("x.npy", b"\x93NUMPY", "binary"),
+    "an array of objects": ("x.npy", array(np.array([{}, 1], object)), "binary"),
+    "an Arrow file": ("arrow", b"ARROW1\0\0", "Arrow"),
+    "text in UTF-16": ("txt", "words".encode("utf-16"), "binary"),
+}
+
+
+@pytest.mark.parametrize(("field", "data", "said"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_nobody_can_look_into_stops_is_counted_or_left_out(field: str, data: bytes, said: str) -> None:
+    with pytest.raises(UnknownContentError, match=said):
+        SidecarCount("stop").member(3, "k", field, io.BytesIO(data).read)
+    copied, dropped = SidecarCount("copy"), SidecarCount("drop")
+    for one in (copied, dropped):
+        one.member(3, "k", field, io.BytesIO(data).read)
+    assert copied.items() == ((f"file not looked into in {field}", 1),)
+    assert (dropped.items(), dropped.left_out) == (((f"file left out in {field}", 1),), [(3, field)])
+
+
 @pytest.mark.parametrize(
     ("field", "data"),
     [
+        ("mp4", b"a text under a video's name"),
         ("json", b'{"label": 3, "caption": "a box"}'),
         ("cls", b"4"),
         ("txt", b"x"),

@@ -12,11 +12,12 @@ from diffpriv.config import TransformConfig
 from diffpriv.detectors import load_detector
 from diffpriv.errors import DetectorError
 from diffpriv.faces.types import Face
+from diffpriv.keys.context import ShardContext
+from diffpriv.pipelines.pictures.codec import PictureLimits, decode
+from diffpriv.pipelines.records.samples import DetectedSample, Picture, ProtectedSample, QuarantinedSample, Sample
+from diffpriv.pipelines.steps.detect import detect
+from diffpriv.pipelines.steps.protect import TRANSFORM_LABEL, protect
 from diffpriv.transforms import FaceRequest, FaceResult, load_transform
-from keys.context import ShardContext
-from pipelines.images import PictureLimits, decode
-from pipelines.samples import DetectedSample, Picture, ProtectedSample, QuarantinedSample, Sample
-from pipelines.steps import TRANSFORM_LABEL, detect, protect
 from tests.pipelines.datasets import astronaut, coffee, encoded, group
 
 CONTEXT = ShardContext("faces", "s.tar", "0" * 64)
@@ -108,8 +109,8 @@ def test_a_picture_nobody_could_look_at_is_quarantined_not_passed(error: Excepti
     samples = [one(0, encoded(astronaut(128), "PNG")), one(1, encoded(astronaut(64), "PNG"), encoded(astronaut(128), "PNG"))]
     results = detect([*samples, one(2, encoded(astronaut(64), "PNG"))], Blind(128, error), LIMITS)
     assert [type(result) for result in results] == [QuarantinedSample, QuarantinedSample, DetectedSample]
-    assert "detector failed" in results[0].reason  # type: ignore[union-attr]
-    assert "secret" not in results[0].reason  # type: ignore[union-attr]
+    assert "detector failed" in results[0].problem.text  # type: ignore[union-attr]
+    assert "secret" not in results[0].problem.text  # type: ignore[union-attr]
 
 
 def test_an_animation_with_a_face_in_a_later_frame_is_cut_to_its_first(detector: Any, derived: Callable[[], Any]) -> None:

@@ -1,0 +1,1 @@
+"""Outputs, key files and the audit log held against each other."""

@@ -1,0 +1,1 @@
+"""The job on Ray Data and on Beam: the only modules that import an engine."""

@@ -1,0 +1,1 @@
+"""Encoded pictures: decoding and encoding, metadata, embedded pictures."""

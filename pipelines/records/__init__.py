@@ -1,0 +1,1 @@
+"""What travels between stages, as dataclasses and as Arrow rows."""

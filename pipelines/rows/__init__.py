@@ -1,0 +1,1 @@
+"""The Python API for other people's pipelines."""
