@@ -15,7 +15,7 @@ from typing import Any
 
 from diffpriv.errors import MisuseError
 
-DIGEST_VERSION = 4  # enters the digest: bump it when the same settings come to mean something else
+DIGEST_VERSION = 6  # enters the digest: bump it when the same settings come to mean something else
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "transform": ("diffprivacy", "blur", "mosaic", "fill"),
@@ -23,7 +23,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "recovery": ("none", "image", "keys", "exact"),
     "preset": ("quality", "fast", "paper"),
     "arithmetic": ("auto", "float32", "bfloat16"),
+    "cover": ("head", "face", "square"),
 }
+MOST_KEEP = 8  # bits
 RECOGNIZERS = '"builtin", "dlib", human:FOLDER, insightface:FOLDER, or a model folder'  # what `check_recognizer` lets pass
 WITH_FOLDER = ("human", "insightface")
 
@@ -60,6 +62,10 @@ class TransformConfig:
         arithmetic: of protection: "float32", "bfloat16" (about twice as fast where the processor has it), or "auto", bfloat16
             where it is fast. Bits differ between the two; recovery is float32 always.
         max_attempts: tries before a face is filled, 1 to 16.
+        cover: what of the picture is replaced: "head" (hair, ears and outline too), "face" (contour to hair line, own hair
+        stays),
+            or "square" (the head's surroundings too).
+        keep: bits of the face's coarse looks (apparent gender and age, hair, beard) that may reach the new one, 0 to 8.
     Raises:
         MisuseError: a value outside these, or a combination that cannot be kept.
     """
@@ -73,6 +79,8 @@ class TransformConfig:
     arithmetic: str = "auto"
     similarity_limit: float | None = None
     max_attempts: int = 3
+    cover: str = "head"
+    keep: int = 6
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -87,6 +95,8 @@ class TransformConfig:
         self._check_similarity_limit()
         if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 16:
             raise MisuseError(f"max_attempts is {self.max_attempts!r}.", advice="Give a whole number from 1 to 16.")
+        if isinstance(self.keep, bool) or not isinstance(self.keep, int) or not 0 <= self.keep <= MOST_KEEP:
+            raise MisuseError(f"keep is {self.keep!r}.", advice=f"Give a whole number of bits from 0 to {MOST_KEEP}.")
         if self.transform != "diffprivacy":
             self._check_baseline()
 

@@ -1,17 +1,17 @@
-"""One evaluation of the conditional denoiser and one deterministic step, shared by sampling and inversion.
+"""One evaluation of the conditional denoiser of spatial latents, shared by sampling and inversion.
 
-Source: Song et al. 2021 (DDIM), eq. 12 with eta = 0; Lu et al. 2022 (DPM-Solver++), algorithm 2, for the second order; Salimans
-and Ho 2022 for the v-parametrisation.
 Pure: no files, no global random state.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from diffpriv.models.msi import stage_of
+from diffpriv.noise_schedule import NoiseSchedule, Prediction
+
+CONTRAST_BAND = range(200, 900)  # timesteps; above, all is noise, and below, the face is settled
 
 
 @dataclass(frozen=True)
@@ -22,74 +22,60 @@ class Surroundings:
     mask: torch.Tensor  # (batch, 1, 16, 16) in [0, 1], 1 where blanked
 
 
-@dataclass(frozen=True)
-class Prediction:
-    clean: torch.Tensor  # the one-step estimate of the clean latent
-    noise: torch.Tensor
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """What the denoiser is told: stage tokens and null tokens, (batch, 10, tokens, token_dim), and the surroundings."""
+
+    tokens: torch.Tensor
+    null_tokens: torch.Tensor
+    surroundings: Surroundings
 
 
-class Denoiser:
+class Denoiser(NoiseSchedule):
     """The noise predictor e(z_t, t, c) with its schedule; stateless between calls."""
 
     def __init__(self, unet: UNet2DConditionModel, scheduler: DDIMScheduler) -> None:
+        super().__init__(scheduler)
         self.unet = unet
-        self.alphas = scheduler.alphas_cumprod.double()
-        self._scheduler = scheduler
         # Stable Diffusion's denoiser takes the noisy latent alone; ours also the surroundings and their mask.
         self.sees_surroundings = unet.config["in_channels"] > unet.config["out_channels"]
-
-    def timesteps(self, steps: int, strength: float = 1.0) -> list[int]:
-        """Decreasing timesteps of a `steps`-step run, the first one at `strength` of the schedule (1: pure noise)."""
-        total = self._scheduler.config["num_train_timesteps"]
-        grid = [round(total * strength * (steps - index) / steps) - 1 for index in range(steps)]
-        return [max(0, timestep) for timestep in grid]
-
-    def coefficients(self, timestep: int) -> tuple[float, float]:
-        """(signal, spread) = sqrt(abar_t), sqrt(1 - abar_t); timestep -1 is the clean latent."""
-        if timestep < 0:
-            return 1.0, 0.0
-        alpha = float(self.alphas[timestep])
-        return alpha**0.5, (1 - alpha) ** 0.5
 
     def predict(self, noisy: torch.Tensor, timestep: int, tokens: torch.Tensor, surroundings: Surroundings) -> Prediction:
         """One UNet evaluation.
 
         Args:
-            noisy: (batch, channels, side, side). tokens: all stages, (batch, 10, tokens, token_dim).
+            noisy: (batch, channels, side, side).
+            tokens: all stages, (batch, 10, tokens, token_dim).
         """
         stage = stage_of(timestep)
         model_input = torch.cat([noisy, surroundings.latent, surroundings.mask], 1) if self.sees_surroundings else noisy
         dtype = self.unet.dtype
         output = self.unet(model_input.to(dtype), timestep, encoder_hidden_states=tokens[:, stage].to(dtype)).sample.float()
-        signal, spread = self.coefficients(timestep)
-        if self._scheduler.config["prediction_type"] == "v_prediction":
-            return Prediction(signal * noisy - spread * output, spread * noisy + signal * output)
-        return Prediction((noisy - spread * output) / max(signal, 1e-4), output)
+        return self.prediction(output, noisy, timestep)
 
-    def step(self, prediction: Prediction, to_timestep: int) -> torch.Tensor:
-        """The DDIM state at `to_timestep` on the straight line through the prediction (eq. 12, eta = 0)."""
-        signal, spread = self.coefficients(to_timestep)
-        return signal * prediction.clean + spread * prediction.noise
+    def predict_contrasted(
+        self,
+        noisy: torch.Tensor,
+        timestep: int,
+        conditions: Conditions,
+        contrast: float = 1.0,
+        region: torch.Tensor | None = None,
+    ) -> Prediction:
+        """A prediction with classifier-free guidance (Ho and Salimans 2021, eq. 6), here called contrast.
 
-    def extrapolated(self, prediction: Prediction, before: torch.Tensor, timesteps: tuple[int, int, int]) -> Prediction:
-        """The prediction moved on along its own change: `step` from it is a second-order multistep (2M) step.
+        It acts on the clean estimate, and only in the middle of the schedule (Kynkäänniemi et al. 2024).
 
         Args:
-            prediction: at the second of the timesteps. before: the clean estimate at the first. timesteps: the one before,
-                this one, and the one stepped to; to -1, the clean latent, nothing is extrapolated: it is infinitely far off.
+            contrast: weight w of the tokens' effect, clean = null + w (conditional - null); 1 asks for no null prediction.
+            region: (1, 1, side, side) in [0, 1]: where the tokens' effect counts, and only as it differs from its mean there.
+                They tell of somebody else's hair, background and tone too, which are the surroundings' to decide. None is
+                everywhere, mean and all.
         """
-        if timesteps[2] < 0:
-            return prediction
-        first, here, there = (self._log_ratio(timestep) for timestep in timesteps)
-        clean = prediction.clean + (there - here) / (2 * (here - first)) * (prediction.clean - before)
-        signal, spread = self.coefficients(timesteps[1])
-        return self.with_clean(signal * prediction.clean + spread * prediction.noise, timesteps[1], clean)
-
-    def with_clean(self, noisy: torch.Tensor, timestep: int, clean: torch.Tensor) -> Prediction:
-        """The prediction that takes this noisy latent for that clean one."""
-        signal, spread = self.coefficients(timestep)
-        return Prediction(clean, (noisy - signal * clean) / spread)
-
-    def _log_ratio(self, timestep: int) -> float:
-        signal, spread = self.coefficients(timestep)
-        return math.log(signal / spread)
+        conditional = self.predict(noisy, timestep, conditions.tokens, conditions.surroundings)
+        if contrast == 1 or timestep not in CONTRAST_BAND:
+            return conditional
+        unconditional = self.predict(noisy, timestep, conditions.null_tokens, conditions.surroundings)
+        effect = conditional.clean - unconditional.clean
+        if region is not None:
+            effect = region * (effect - (region * effect).sum((2, 3), keepdim=True) / region.sum())
+        return self.with_clean(noisy, timestep, unconditional.clean + contrast * effect)

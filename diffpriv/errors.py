@@ -1,6 +1,6 @@
 """Errors of the method. The root is shared with every other layer, so one `except DiffPrivError` catches all of them."""
 
-from keys.errors import DiffPrivError, MisuseError
+from diffpriv.keys.errors import DiffPrivError, MisuseError
 
 __all__ = ["DetectorError", "DiffPrivError", "MisuseError", "ModelError", "RecoveryError"]
 

@@ -16,17 +16,29 @@ def guidance_direction(clean: torch.Tensor, to_crop: Callable[[torch.Tensor], to
     """Gradient of the energy of the clean estimate, scaled to unit RMS per face; zero where the energy is flat.
 
     Args:
-        clean: ẑ0, (batch, 8, 16, 16). to_crop: decoder, and whatever else the viewer would see around the face.
+        clean: ẑ0, (batch, ...): spatial latents or style codes.
+        to_crop: from there to what the energy looks at: decoder, and whatever else the viewer would see around the face.
     """
     with torch.enable_grad():
         leaf = clean.detach().requires_grad_(True)
         total = energy(to_crop(leaf)).sum()
         gradient = torch.autograd.grad(total, leaf)[0]
-    rms = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
+    rms = _rms(gradient)
     return torch.where(rms > 1e-12, gradient / rms.clamp(min=1e-12), torch.zeros_like(gradient))
 
 
-def guided(state: torch.Tensor, direction: torch.Tensor, region: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
-    """state − λ · rms(state) · direction inside the region; `region` is (1, 1, 16, 16) in [0, 1], λ (batch, 1, 1, 1) or one."""
-    rms = state.square().mean((1, 2, 3), keepdim=True).sqrt()
-    return state - scale * rms * direction * region
+def guided(
+    state: torch.Tensor, direction: torch.Tensor, region: torch.Tensor | float, scale: torch.Tensor | float
+) -> torch.Tensor:
+    """state − λ · rms(state) · direction inside the region.
+
+    Args:
+        region: in [0, 1], (1, 1, 16, 16) for spatial latents; 1 for codes, which have no places.
+        scale: λ, (batch, 1, …, 1) or one number.
+    """
+    return state - scale * _rms(state) * direction * region
+
+
+def _rms(latent: torch.Tensor) -> torch.Tensor:
+    """(batch, 1, …, 1)."""
+    return latent.square().mean(tuple(range(1, latent.ndim)), keepdim=True).sqrt()

@@ -9,15 +9,14 @@ Nothing of the person enters: an identity depends on the seed and the model alon
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 
 from diffpriv.keyed_noise import keyed_normal
-
-if TYPE_CHECKING:
-    from diffpriv.pipeline import DiffPrivacyPipeline
+from diffpriv.sampling import Draw
 
 CANDIDATES = 4
 DRAWS = 12  # noise maps, one for each of the few steps of sampling
@@ -41,10 +40,28 @@ def noise_of_step(noise: torch.Tensor, index: int) -> torch.Tensor:
     return noise[min(index, len(noise) - 1)]
 
 
+class FaceModel(Protocol):
+    """What of `DiffPrivacyPipeline` makes faces of nobody."""
+
+    msi: Any
+    denoiser: Any
+    guides: Mapping[str, Any]
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]: ...
+
+    def generate(self, features: torch.Tensor, draw: Draw) -> torch.Tensor: ...
+
+    def embed(self, crops: torch.Tensor) -> list[torch.Tensor]: ...
+
+
 class IdentityMaker:
     """Makes identities and remembers the last ones, since a person's photos often come together."""
 
-    def __init__(self, pipeline: "DiffPrivacyPipeline") -> None:
+    def __init__(self, pipeline: FaceModel) -> None:
         self._pipeline = pipeline
         self._known: OrderedDict[tuple[bytes, ...], SyntheticIdentity] = OrderedDict()
 

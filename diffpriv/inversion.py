@@ -16,6 +16,8 @@ from diffpriv.denoising import Denoiser, Surroundings
 
 @dataclass(frozen=True)
 class InversionOutput:
+    """A noise map from which the sampler gives the crop back, and what finding it took."""
+
     noise_map: torch.Tensor  # (batch, 8, 16, 16), float32, about unit variance
     residual: torch.Tensor  # (batch,), RMS error of the implicit equation at its worst timestep, before the last mapping
     unet_evaluations: int  # per face

@@ -7,7 +7,6 @@ model folder, no engine and no key store.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from torch.nn import functional
 
-from diffpriv.denoising import Denoiser, Surroundings
+from diffpriv.denoising import Conditions, Denoiser, Surroundings
 from diffpriv.energies.hiding import HidingEnergy
 from diffpriv.energies.identity import IdentityEnergy
 from diffpriv.energies.repulsion import CandidateRepulsion
@@ -32,41 +31,19 @@ from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.clip_inverter import ClipInverter, clip_features
 from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
+from diffpriv.noise_schedule import Prediction
 from diffpriv.presets import Preset
-from diffpriv.recognizers.base import DifferentiableRecognizer
+from diffpriv.recognition import DifferentiableRecognizer
 from diffpriv.refinement import refined
-from diffpriv.sampling import Conditions, Draw, Guide, Keep, sample
+from diffpriv.sampling import Draw, Guidance, Guide, Keep, sample
 from diffpriv.scenes import scene_vector, seen_around
 from diffpriv.schedules import scheduled_tokens
-from diffpriv.sketches import apply_sketch, face_places, make_sketch
+from diffpriv.sketches import apply_sketch, covers_whole, face_places, make_sketch
+from diffpriv.stages import KeyOutput, ProtectOutput, SpatialRun
 
 # Of faces that are generated alone.
 ALONE_STEPS, ALONE_FEW_STEPS = 14, 10
 ALONE_CONTRAST, ALONE_TEMPERATURE = 2.0, 0.8
-
-
-@dataclass(frozen=True, eq=False)
-class KeyOutput:
-    """Stage 1: what recovery needs. key_e (n, 3, 160) int8; key_i (n, *latent_shape) float32 or None; residual (n,) or None.
-
-    detail: with key-I, what the latent leaves out, (n, channels, side, side) int8; None of a model that has none.
-    """
-
-    key_e: torch.Tensor
-    key_i: torch.Tensor | None = None
-    residual: torch.Tensor | None = None
-    detail: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ProtectOutput:
-    """Stage 2: new faces in [-1, 1], blended into the original's surroundings.
-
-    candidates: (n, preset.candidates, 3, size, size). crops: the first of each, (n, 3, size, size).
-    """
-
-    crops: torch.Tensor
-    candidates: torch.Tensor
 
 
 class DiffPrivacyPipeline(DiffusionPipeline):
@@ -202,6 +179,47 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             identity_seeds: n of them where some faces of `anonymize` get an identity that they share (`diffpriv.identities`).
             targets: what `embed` gives for the crops, for who has it already.
         """
+        run = self._spatial_run(crops, key_e, seeds, task, preset, landmarks, attempt, identity_seeds, targets)
+        conditions = self._conditions(run)
+        few_steps = preset.few_steps if self.config["few_steps"] else 0
+        strength, noise = 1.0 if few_steps else preset.strength, run.draw(0)
+        timesteps = self.denoiser.timesteps(few_steps or preset.steps, strength)
+        signal, spread = self.denoiser.coefficients(timesteps[0])
+        start = encode_crops(self.vae, run.crops) if strength < 1 else torch.zeros_like(noise)
+        sees = self.denoiser.sees_surroundings
+        contrast = 1.0 if few_steps else preset.contrast
+        region = self._skin(run.crops) if sees else None
+
+        def predict(state: torch.Tensor, timestep: int) -> Prediction:
+            return self.denoiser.predict_contrasted(state, timestep, conditions, contrast, region)
+
+        with self._autocast():
+            latent = sample(
+                signal * start + spread * noise,
+                timesteps,
+                predict,
+                self.denoiser,
+                order=1 if few_steps else preset.order,
+                guidance=self._guidance(run, pushes),
+                keep=None if sees else self._keep(run.crops, noise),
+                renew=run.draw if few_steps else None,
+            )
+        made = self._in_place(latent, run.crops).clamp(-1, 1).unflatten(0, (-1, preset.candidates))
+        return ProtectOutput(made[:, 0], made)
+
+    def _spatial_run(
+        self,
+        crops: torch.Tensor,
+        key_e: torch.Tensor,
+        seeds: Sequence[bytes],
+        task: str,
+        preset: Preset,
+        landmarks: np.ndarray | None,
+        attempt: int,
+        identity_seeds: Sequence[bytes | None],
+        targets: Sequence[torch.Tensor],
+    ) -> SpatialRun:
+        """The arguments of `protect`, once for each candidate of each face; nine of them because `protect` has as many."""
         targets, candidates = targets or self.embed(crops), preset.candidates
         crops, key_e, *targets = (tensor.repeat_interleave(candidates, 0) for tensor in (crops, key_e, *targets))
         landmarks = (
@@ -209,15 +227,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         )
         seeds = [candidate_seed(seed, number) for seed in seeds for number in range(candidates)]
         identity_seeds = [one for one in identity_seeds for _ in range(candidates)]
-        few_steps = preset.few_steps if self.config["few_steps"] else 0
-        # Later attempts of `anonymize` forget key-E altogether.
-        conditional_from = preset.conditional_from if task == "hide" or attempt == 0 else 1000
-        own = self.msi.dequantise(key_e)
-        surroundings = self.surroundings(crops, landmarks)
-        traits = self._keyed_normal(seeds, f"nobody/{attempt}", (int(self.msi.config["prior_rank"]),))
         people = {row: self._identities.identity(one) for row, one in enumerate(identity_seeds) if one is not None}
-        for row, person in people.items():
-            traits[row] = person.traits
 
         def draw(index: int) -> torch.Tensor:
             drawn = self._keyed_normal(seeds, f"start/{attempt}" if not index else f"step/{attempt}/{index}", self.latent_shape)
@@ -225,41 +235,36 @@ class DiffPrivacyPipeline(DiffusionPipeline):
                 drawn[row] = noise_of_step(person.noise, index)
             return preset.temperature * drawn
 
-        nobody = self._features_of_nobody(traits, surroundings, landmarks)
-        order, contrast = (1, 1.0) if few_steps else (preset.order, preset.contrast)
-        told = few_steps or contrast != 1  # of somebody who does not exist, below the timesteps of key-E
-        tokens = scheduled_tokens(self.msi, own, conditional_from, nobody if told else None)
-        for row in people if not told else ():
-            tokens[row] = self.msi.stage_tokens(nobody[row : row + 1])[0]
-        strength, noise = 1.0 if few_steps else preset.strength, draw(0)
-        timesteps = self.denoiser.timesteps(few_steps or preset.steps, strength)
-        signal, spread = self.denoiser.coefficients(timesteps[0])
-        start = encode_crops(self.vae, crops) if strength < 1 else torch.zeros_like(noise)
-        state = signal * start + spread * noise
+        return SpatialRun(crops, key_e, seeds, task, preset, landmarks, attempt, people, targets, draw)
 
-        conditions = Conditions(tokens, self.msi.null_stage_tokens(len(crops)), surroundings)
-        harder = torch.tensor([float(one) for one in pushes or [0] * (len(crops) // candidates)], device=self.device)
-        scale = preset.guidance_scale * (1 + 0.75 * harder.repeat_interleave(candidates)[:, None, None, None])
-        energy = self._energy(task, crops, preset, seeds, people, targets)
-        guide = self._guide(energy, crops, scale) if preset.guidance_scale else None
-        with self._autocast():
-            latent = sample(
-                state,
-                timesteps,
-                conditions,
-                self.denoiser,
-                order=order,
-                contrast=contrast,
-                contrast_region=self._skin(crops) if self.denoiser.sees_surroundings else None,
-                guide=guide,
-                guide_every=preset.guidance_every,
-                guide_above=preset.guidance_above,
-                guide_last=preset.guidance_last,
-                keep=None if self.denoiser.sees_surroundings else self._keep(crops, noise),
-                renew=draw if few_steps else None,
-            )
-        made = self._in_place(latent, crops).clamp(-1, 1).unflatten(0, (-1, candidates))
-        return ProtectOutput(made[:, 0], made)
+    def _conditions(self, run: SpatialRun) -> Conditions:
+        """Tokens by the task's embedding schedule; below it, those of somebody who does not exist where the model takes
+        such."""
+        preset = run.preset
+        # Later attempts of `anonymize` forget key-E altogether.
+        conditional_from = preset.conditional_from if run.task == "hide" or run.attempt == 0 else 1000
+        surroundings = self.surroundings(run.crops, run.landmarks)
+        traits = self._keyed_normal(run.seeds, f"nobody/{run.attempt}", (int(self.msi.config["prior_rank"]),))
+        for row, person in run.people.items():
+            traits[row] = person.traits
+        nobody = self._features_of_nobody(traits, surroundings, run.landmarks)
+        conditional_below = (self.config["few_steps"] and preset.few_steps) or preset.contrast != 1
+        tokens = scheduled_tokens(
+            self.msi, self.msi.dequantise(run.key_e), conditional_from, nobody if conditional_below else None
+        )
+        for row in run.people if not conditional_below else ():
+            tokens[row] = self.msi.stage_tokens(nobody[row : row + 1])[0]
+        return Conditions(tokens, self.msi.null_stage_tokens(len(run.crops)), surroundings)
+
+    def _guidance(self, run: SpatialRun, pushes: Sequence[int]) -> Guidance | None:
+        preset = run.preset
+        if not preset.guidance_scale:
+            return None
+        harder = torch.tensor([float(one) for one in pushes or [0] * (len(run.crops) // preset.candidates)], device=self.device)
+        scale = preset.guidance_scale * (1 + 0.75 * harder.repeat_interleave(preset.candidates)[:, None, None, None])
+        energy = self._energy(run.task, run.crops, preset, run.seeds, run.people, run.targets)
+        guide = self._guide(energy, run.crops, scale)
+        return Guidance(guide, preset.guidance_every, preset.guidance_above, preset.guidance_last)
 
     def _features_of_nobody(self, traits: torch.Tensor, surroundings: Surroundings, landmarks: np.ndarray) -> torch.Tensor:
         if not self.denoiser.sees_surroundings:
@@ -279,17 +284,20 @@ class DiffPrivacyPipeline(DiffusionPipeline):
             marks = torch.from_numpy(landmark_marks(CANONICAL_LANDMARKS[None], self.crop_size)).to(self.device)
             nothing_around = Surroundings(encode_crops(self.vae, marks).expand(count, -1, -1, -1), nothing_around.mask)
         conditions = Conditions(self.msi.stage_tokens(features), self.msi.null_stage_tokens(count), nothing_around)
+        contrast = 1.0 if few_steps else ALONE_CONTRAST
 
         def cooler(index: int) -> torch.Tensor:
             return ALONE_TEMPERATURE * draw(index)
 
+        def predict(state: torch.Tensor, timestep: int) -> Prediction:
+            return self.denoiser.predict_contrasted(state, timestep, conditions, contrast)
+
         latent = sample(
             cooler(0),
             self.denoiser.timesteps(ALONE_FEW_STEPS if few_steps else ALONE_STEPS),
-            conditions,
+            predict,
             self.denoiser,
             order=1 if few_steps else 2,
-            contrast=1.0 if few_steps else ALONE_CONTRAST,
             renew=cooler if few_steps else None,
         )
         return decode_latents(self.vae, latent)
@@ -365,13 +373,14 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         return decode_latents(self.vae, latent, detail).clamp(-1, 1)
 
     @torch.no_grad()
-    def sketch(self, crops: torch.Tensor, published: torch.Tensor) -> np.ndarray:
+    def sketch(self, crops: torch.Tensor, published: torch.Tensor, *, whole: bool = False) -> np.ndarray:
         """Stage 1 of the tier `image`, made last: what leads from the published face back, (n, numbers) int8.
 
         Args:
             published: the same squares, cut from the picture as it is published.
+            whole: see `make_sketch`.
         """
-        return make_sketch(encode_crops(self.vae, crops), encode_crops(self.vae, published))
+        return make_sketch(encode_crops(self.vae, crops), encode_crops(self.vae, published), whole=whole)
 
     @torch.no_grad()
     def recover_in_picture(self, published: torch.Tensor, sketch: np.ndarray) -> torch.Tensor:
@@ -380,5 +389,7 @@ class DiffPrivacyPipeline(DiffusionPipeline):
         Args:
             published: crops of the published picture, (n, 3, size, size).
         """
-        latent = apply_sketch(encode_crops(self.vae, published), sketch)
-        return self._in_place(latent, published).clamp(-1, 1)
+        seen = encode_crops(self.vae, published)
+        latent = apply_sketch(seen, sketch)
+        made = decode_latents(self.vae, latent) if covers_whole(seen, sketch) else self._in_place(latent, published)
+        return made.clamp(-1, 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from diffpriv.errors import MisuseError
+from diffpriv.generator.style_generator import StyleSettings
 
 
 @dataclass(frozen=True)
@@ -121,3 +122,14 @@ def load_preset(name: str, task: str) -> Preset:
     except KeyError:
         known = sorted({preset for preset, _ in PRESETS})
         raise MisuseError(f'No preset "{name}" for the task "{task}".', advice=f"Choose one of: {', '.join(known)}.") from None
+
+
+STYLE_SETTINGS = {
+    "quality": StyleSettings(draws=4, guidance_last=40),
+    "fast": StyleSettings(draws=4, drawings=2, steps=20, guidance_last=32, largest_side=256),
+}
+
+
+def load_style_settings(name: str) -> StyleSettings | None:
+    """How a preset samples style codes; None of one that draws from spatial latents (`paper`)."""
+    return STYLE_SETTINGS.get(name)

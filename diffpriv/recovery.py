@@ -16,7 +16,7 @@ from diffpriv.errors import RecoveryError
 from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
 from diffpriv.faces.compositing import apply_patches, crop_to_patch, face_mask
 from diffpriv.faces.types import Patch
-from diffpriv.payloads import RecoveryPayload, crop_digest, decode_payload, difference_hash, hash_distance
+from diffpriv.transforms.payloads import RecoveryPayload, crop_digest, decode_payload, difference_hash, hash_distance
 
 if TYPE_CHECKING:
     from diffpriv.pipeline import DiffPrivacyPipeline

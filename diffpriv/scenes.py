@@ -30,6 +30,7 @@ def seen_around(crops: torch.Tensor, landmarks: np.ndarray) -> torch.Tensor:
 
 
 def scene_size(latent_channels: int) -> int:
+    """Length of the vector that describes a face's surroundings."""
     return CANONICAL_LANDMARKS.size + latent_channels * CELLS * CELLS
 
 

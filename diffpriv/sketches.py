@@ -23,9 +23,13 @@ def face_places(side: int) -> torch.Tensor:
     return functional.max_pool2d(mask, LATENT_SCALE)[0, 0] > SEEN
 
 
-def make_sketch(original: torch.Tensor, published: torch.Tensor) -> np.ndarray:
-    """Latents (n, channels, side, side) of the original and of the published crops -> (n, numbers) int8."""
-    places = face_places(original.shape[-1]).to(original.device)
+def make_sketch(original: torch.Tensor, published: torch.Tensor, *, whole: bool = False) -> np.ndarray:
+    """Latents (n, channels, side, side) of the original and of the published crops -> (n, numbers) int8.
+
+    Args:
+        whole: of the whole crop, for covers that replace more than the face; else of the face's places.
+    """
+    places = _places(original.shape[-1], whole).to(original.device)
     steps = ((original - published) / STEP).round().clamp(-127, 127)
     return steps[:, :, places].flatten(1).to(torch.int8).cpu().numpy()
 
@@ -36,8 +40,17 @@ def apply_sketch(published: torch.Tensor, sketch: np.ndarray) -> torch.Tensor:
     Raises:
         ValueError: the sketch is of another model's latent.
     """
-    places = face_places(published.shape[-1]).to(published.device)
+    places = _places(published.shape[-1], covers_whole(published, sketch)).to(published.device)
     steps = torch.from_numpy(sketch.astype(np.float32)).to(published).view(*published.shape[:2], int(places.sum()))
     latent = published.clone()
     latent[:, :, places] += STEP * steps
     return latent
+
+
+def covers_whole(latent: torch.Tensor, sketch: np.ndarray) -> bool:
+    """Whether a sketch (n, numbers) is of whole crops: it then has as many numbers as their latents (n, ...)."""
+    return sketch.shape[1] == latent[0].numel()
+
+
+def _places(side: int, whole: bool) -> torch.Tensor:
+    return torch.ones(side, side, dtype=torch.bool) if whole else face_places(side)

@@ -8,6 +8,7 @@ and Stable Diffusion 1.x with an AutoencoderKL, a `ClipInverter` and CLIP's visi
 
 import hashlib
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,14 +18,19 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
 from diffpriv.errors import ModelError
+from diffpriv.faces.mesh import FaceMesh
+from diffpriv.generator.style_generator import StyleGenerator
+from diffpriv.head_viewer import HeadViewer
 from diffpriv.models.autoencoder import FaceAutoencoder
 from diffpriv.models.clip_inverter import ClipInverter
+from diffpriv.models.hair import HairNet
 from diffpriv.models.msi import MultiScaleInverter
 from diffpriv.models.recognizer import FaceRecognizer
 from diffpriv.pipeline import DiffPrivacyPipeline
 
 COMPONENTS = ("vae", "unet", "scheduler", "msi", "recognizer")
 TOWER = "image_encoder"  # of the Stable Diffusion profile only
+GENERATOR, IN_PLACE = "generator", "in_place"  # of the builtin profile: folders with the networks of stage 2
 KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (FaceAutoencoder, AutoencoderKL, UNet2DConditionModel, MultiScaleInverter, ClipInverter, FaceRecognizer)
@@ -83,6 +89,35 @@ def load_pipeline(
     return pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+@dataclass(frozen=True, eq=False)
+class HeadDrawing:
+    """generator: draws new heads. viewer: sees where they go, and what was drawn."""
+
+    generator: StyleGenerator
+    viewer: HeadViewer
+
+
+def load_head_drawing(folder: Path, device: str | None = None) -> HeadDrawing | None:
+    """The networks of stage 2 in style space; None of a model that has none.
+
+    Args:
+        folder: of the model. device: as for `load_pipeline`; what looks at pictures stays on the CPU.
+    Raises:
+        ModelError: a part is missing or cannot be read.
+    """
+    if not (folder / GENERATOR).is_dir():
+        return None
+    try:
+        generator = StyleGenerator.from_pretrained(folder / GENERATOR)
+        parts = folder / IN_PLACE
+        hair = HairNet.from_pretrained(parts / "hair", local_files_only=True, low_cpu_mem_usage=False).float().eval()
+        mesh = FaceMesh((parts / "face_landmark.onnx").read_bytes())
+        viewer = HeadViewer(mesh, hair.requires_grad_(False), (parts / "selfie_segmentation.onnx").read_bytes())
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"The generator in {folder} cannot be read: {error}", advice="Copy the model folder again.") from error
+    return HeadDrawing(generator.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), viewer)
+
+
 def _needs_few_steps(folder: Path) -> bool:
     index = folder / "model_index.json"
     return bool(index.exists() and json.loads(index.read_text()).get("few_steps", False))
@@ -128,7 +163,7 @@ def weights_digest(folder: Path) -> str:
         raise ModelError(f"There are no weights in {folder}.", advice='Use "builtin", or a folder with safetensors files.')
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".safetensors"):
+        if path.suffix in (".json", ".safetensors", ".onnx"):
             content = path.read_bytes()
             total.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
             total.update(content)

@@ -7,7 +7,7 @@ picture (16 px, where people recognise one another) nears the original: w · max
 import torch
 from torch.nn import functional
 
-from diffpriv.recognizers.base import DifferentiableRecognizer
+from diffpriv.recognition import DifferentiableRecognizer
 
 COARSE = 16
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from diffpriv.energies.repulsion import CandidateRepulsion
-from diffpriv.recognizers.base import DifferentiableRecognizer
+from diffpriv.recognition import DifferentiableRecognizer
 
 PULL = 1.0  # weight w of the seed's own direction
 

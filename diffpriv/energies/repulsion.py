@@ -7,7 +7,7 @@ a batch is the sum over pairs. Faces of a batch never see each other.
 
 import torch
 
-from diffpriv.recognizers.base import DifferentiableRecognizer
+from diffpriv.recognition import DifferentiableRecognizer
 
 MARGIN = 0.0  # strangers' mean similarity
 

@@ -5,7 +5,7 @@ where a job names it, and else it is the independent judge. dlib's network is th
 """
 
 from diffpriv.config import check_recognizer
-from diffpriv.recognizers.base import DifferentiableRecognizer, Recognizer
+from diffpriv.recognition import DifferentiableRecognizer, Recognizer
 
 __all__ = ["DifferentiableRecognizer", "Recognizer", "load_recognizer"]
 

@@ -5,7 +5,7 @@ import torch
 
 from diffpriv.errors import ModelError
 from diffpriv.models.recognizer import FaceRecognizer
-from diffpriv.recognizers.base import measured_threshold
+from diffpriv.recognition import measured_threshold
 from diffpriv.weights import resolve_model, weights_digest
 
 

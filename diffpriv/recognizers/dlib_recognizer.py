@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from diffpriv.errors import DetectorError, ModelError
-from diffpriv.recognizers.base import measured_threshold
+from diffpriv.recognition import measured_threshold
 
 FACE_BOX = (24, 28, 104, 108)  # where a detector's box lies in a canonical crop: left, top, right, bottom
 CHIP_SIZE = 150

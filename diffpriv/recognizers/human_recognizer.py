@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from diffpriv.errors import DetectorError, ModelError
 from diffpriv.faces.alignment import CANONICAL_SIZE
-from diffpriv.recognizers.base import measured_threshold
+from diffpriv.recognition import measured_threshold
 from diffpriv.recognizers.tfjs_graph import GraphModel
 
 INPUT_SIZE = 224

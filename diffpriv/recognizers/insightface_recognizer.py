@@ -14,7 +14,7 @@ import numpy as np
 from diffpriv.errors import DetectorError, ModelError
 from diffpriv.faces.alignment import CANONICAL_LANDMARKS, CANONICAL_SIZE, estimate_similarity
 from diffpriv.insightface_packs import DEFAULT_ROOT, file_digest, resolve_pack, session_settings
-from diffpriv.recognizers.base import measured_threshold
+from diffpriv.recognition import measured_threshold
 
 INPUT_SIZE = 112
 # (5, 2): the template that ArcFace models are trained on, in their 112 px input.

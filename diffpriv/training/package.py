@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--denoiser", type=Path, required=True)
     parser.add_argument("--recognizer", type=Path, required=True)
-    parser.add_argument("--few-steps", action="store_true", help="the denoiser was trained by diffpriv.training.adversarial")
+    parser.add_argument("--few-steps", action="store_true", help="the denoiser was trained to need few steps (an older model)")
     arguments = parser.parse_args()
     parts = arguments.vae, arguments.denoiser, arguments.recognizer
     size = package(arguments.out, arguments.crops, *parts, few_steps=arguments.few_steps)

@@ -1,7 +1,8 @@
 """Face transformations by name. Importing this package loads no model; `load_transform` does."""
 
 from diffpriv.config import TransformConfig
-from diffpriv.transforms.base import FaceRequest, FaceResult, FaceTransform, Patch, fill_face, fill_patch
+from diffpriv.faces.types import Patch
+from diffpriv.transforms.base import FaceRequest, FaceResult, FaceTransform, fill_face, fill_patch
 
 __all__ = ["FaceRequest", "FaceResult", "FaceTransform", "Patch", "fill_face", "fill_patch", "load_transform"]
 

@@ -49,7 +49,7 @@ class FaceResult:
 
     Attributes:
         status: "protected", or "filled" when the transformation could not keep its promise and a solid fill stands in.
-        reason: why it was filled; empty when protected.
+        reason: why it was filled, or what was done instead of what was asked; empty if it was protected as asked.
         attempts: how many times the transformation was tried.
         similarity: to the original under the checking recogniser, None where it was not measured.
         patch: what to blend into the picture.

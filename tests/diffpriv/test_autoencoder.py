@@ -1,19 +1,15 @@
 """The autoencoder's two codes: the latent that faces are made in, and the detail that recovery needs beside it."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
 
 from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.detectors import load_detector
-from diffpriv.errors import MisuseError
-from diffpriv.faces.alignment import CANONICAL_LANDMARKS, face_to_crop_matrix, warp_to_crop
+from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
 from diffpriv.generation import generate_faces
 from diffpriv.models.autoencoder import DETAIL_LIMIT, FaceAutoencoder
 from diffpriv.recovery import psnr
-from diffpriv.training import texture
 from diffpriv.training.dataset import TrainingCrops, save_crops
 from diffpriv.training.decoder import DecoderTraining, train, with_detail
 from diffpriv.weights import builtin_folder, load_pipeline
@@ -79,43 +75,10 @@ def test_training_the_decoder_leaves_the_latents_alone_and_goes_on_where_it_was_
     small().save_pretrained(tmp_path / "start")
     places = tmp_path / "crops.npz", tmp_path / "start", tmp_path / "run"
     first = train(*places, 0.02, DecoderTraining(), "cpu")
-    second = train(*places, 0.04, DecoderTraining(), "cpu")
+    second = train(*places, 0.15, DecoderTraining(), "cpu")  # in all: room for a step more on a busy machine
     assert second["steps"] > first["steps"] > 0
     trained = FaceAutoencoder.from_pretrained(tmp_path / "run" / "autoencoder", torch_dtype=torch.float32).eval()
     crops = to_tensor(faces)
     with torch.no_grad():
         assert torch.allclose(trained.encode(crops).latent, small().encode(crops).latent, atol=0.02)  # stored in half precision
         assert not torch.allclose(trained.decode(trained.encode(crops).latent), trained(crops))
-
-
-def test_training_the_texture_changes_new_faces_and_not_one_bit_of_recovered_ones(tmp_path, shipped):
-    faces = generate_faces(6, bytes(31) + b"t")
-    valid, landmarks = np.full((len(faces), 128, 128), 255, np.uint8), np.repeat(CANONICAL_LANDMARKS[None], len(faces), 0)
-    crops_file = tmp_path / "crops.npz"
-    save_crops(crops_file, TrainingCrops(faces, valid, landmarks.astype(np.float32), np.arange(len(faces)), held_out=2))
-    for part in ("unet", "msi", "scheduler"):
-        shutil.copytree(builtin_folder() / part, tmp_path / "model" / part)
-    places = crops_file, builtin_folder() / "vae", tmp_path / "model", tmp_path / "run"
-    config = texture.TextureTraining(pool=4, new=2, photos=1, steps=2, warmup_steps=1, pull_rises=(0.0, 0.01))
-    first = texture.train(*places, 0.02, config, "cpu")
-    second = texture.train(*places, 0.04, config, "cpu")
-    assert second["steps"] > first["steps"] > 0
-    trained = FaceAutoencoder.from_pretrained(tmp_path / "run" / "autoencoder", torch_dtype=torch.float32).eval()
-    crops = to_tensor(faces)
-    with torch.no_grad():
-        latent, detail = shipped.encode(crops).latent, shipped.encode_detail(crops)
-        assert torch.equal(trained.encode(crops).latent, latent)
-        assert torch.equal(trained.encode_detail(crops), detail)
-        assert torch.equal(trained.decode(latent, detail), shipped.decode(latent, detail))
-        assert not torch.allclose(trained.decode(latent), shipped.decode(latent))
-
-
-def test_an_autoencoder_without_texture_cannot_train_it(tmp_path):
-    faces = generate_faces(2, bytes(31) + b"t")
-    valid, landmarks = np.full((len(faces), 128, 128), 255, np.uint8), np.zeros((len(faces), 5, 2), np.float32)
-    save_crops(tmp_path / "crops.npz", TrainingCrops(faces, valid, landmarks, np.arange(len(faces)), held_out=1))
-    small().save_pretrained(tmp_path / "start")
-    with pytest.raises(MisuseError, match="imagines nothing"):
-        texture.train(
-            tmp_path / "crops.npz", tmp_path / "start", tmp_path, tmp_path / "run", 0.01, texture.TextureTraining(), "cpu"
-        )

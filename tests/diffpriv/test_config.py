@@ -17,6 +17,8 @@ def test_the_digest_changes_with_every_setting_and_only_then():
         TransformConfig(preset="fast"),
         TransformConfig(similarity_limit=0.0),
         TransformConfig(max_attempts=4),
+        TransformConfig(cover="square"),
+        TransformConfig(keep=0),
     ]
     assert len({config.digest() for config in [base, *others]}) == 1 + len(others)
     assert TransformConfig.from_mapping(base.to_mapping()).digest() == base.digest()
@@ -45,6 +47,10 @@ def test_an_unknown_setting_is_refused_with_the_nearest_one():
         {"similarity_limit": True},
         {"max_attempts": 0},
         {"max_attempts": 2.0},
+        {"cover": "hat"},
+        {"keep": -1},
+        {"keep": 9},
+        {"keep": True},
         {"transform": "blur", "recovery": "keys"},
         {"transform": "fill", "recovery": "image"},
         {"transform": "mosaic", "recovery": "none", "task": "hide"},

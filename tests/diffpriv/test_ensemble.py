@@ -18,10 +18,11 @@ from diffpriv.energies.repulsion import CandidateRepulsion
 from diffpriv.errors import MisuseError, ModelError
 from diffpriv.keyed_noise import candidate_seed
 from diffpriv.models.recognizer import FaceRecognizer
-from diffpriv.pipeline import DiffPrivacyPipeline, ProtectOutput
+from diffpriv.pipeline import DiffPrivacyPipeline
 from diffpriv.presets import PRESETS, Preset, load_preset
 from diffpriv.recognizers.builtin_recognizer import BuiltinRecognizer
 from diffpriv.recognizers.human_recognizer import HumanRecognizer
+from diffpriv.stages import ProtectOutput
 from diffpriv.transforms import FaceRequest, load_transform
 from diffpriv.transforms.diffprivacy import DiffPrivacyTransform
 from diffpriv.weights import builtin_folder, load_pipeline

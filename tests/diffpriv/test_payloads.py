@@ -8,7 +8,9 @@ from diffpriv.faces.alignment import warp_to_crop
 from diffpriv.faces.compositing import apply_patches
 from diffpriv.faces.types import Face
 from diffpriv.keyed_noise import keyed_normal
-from diffpriv.payloads import (
+from diffpriv.recovery import recover_face
+from diffpriv.transforms.base import FaceRequest, fill_patch
+from diffpriv.transforms.payloads import (
     crop_digest,
     decode_payload,
     difference_hash,
@@ -20,8 +22,6 @@ from diffpriv.payloads import (
     stored_matrix,
     unpack_key_i,
 )
-from diffpriv.recovery import recover_face
-from diffpriv.transforms.base import FaceRequest, fill_patch
 
 SEED = b"s" * 32
 

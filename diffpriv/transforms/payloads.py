@@ -43,8 +43,9 @@ from PIL import Image
 
 from diffpriv.errors import RecoveryError
 from diffpriv.faces.alignment import CANONICAL_SIZE, face_to_crop_matrix, warp_to_crop
+from diffpriv.faces.types import Patch
 from diffpriv.keyed_noise import KeyedMap, keyed_bytes
-from diffpriv.transforms.base import FaceRequest, Patch
+from diffpriv.transforms.base import FaceRequest
 
 FORMAT_VERSION = 3
 TIERS = {"image": 1, "keys": 2, "exact": 3}
