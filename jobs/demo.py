@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from jobs.output import FOUND_WRONG, OUTPUT, print_table
-from keys.errors import DiffPrivError, MisuseError, RecoveryRefusedError
+from diffpriv.jobs.output import FOUND_WRONG, OUTPUT, print_table
+from diffpriv.keys.errors import DiffPrivError, MisuseError, RecoveryRefusedError
 
 if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
-    from jobs.demo_dataset import Original
-    from jobs.release import Recovery
-    from keys.audit.verify import VerifyReport
-    from keys.init import InitializedKeys
-    from pipelines.report import RunReport
+    from diffpriv.jobs.demo_dataset import Original
+    from diffpriv.jobs.release import Recovery
+    from diffpriv.keys.audit.verify_keys import VerifyReport
+    from diffpriv.keys.init import InitializedKeys
+    from diffpriv.keys.requests import Decision
+    from diffpriv.pipelines.run.report import RunReport
 
 MARKER = ".diffpriv-demo"
 WANTED = "astronaut"  # whose face is recovered
@@ -131,13 +132,13 @@ def _fresh_folder(out: Path, keep: bool) -> Path:
 
 
 def _build(folder: Path, faces: int) -> "dict[str, Original]":
-    from jobs.demo_dataset import build
+    from diffpriv.jobs.demo_dataset import build
 
     return build(folder, faces)
 
 
 def _keys(folder: Path) -> "tuple[InitializedKeys, str]":
-    from keys.init import init_keys
+    from diffpriv.keys.init import init_keys
 
     secret = secrets.token_hex(8)
     made = init_keys(folder, secret)
@@ -154,13 +155,14 @@ def _settings(root: Path, made: "InitializedKeys", transform: str) -> dict[str, 
         "audit": str(root / "audit"),
         "log_key": str(made.log_key),
         "recipients": [str(made.recipient)],
+        "policy": str(made.policy),
         "dataset": "demo",
         "transform": {"transform": transform, "recovery": "keys" if transform == "diffprivacy" else "exact"},
     }
 
 
 def _sanitize(settings: dict[str, Any]) -> "RunReport":
-    from jobs.sanitize import job_from, run_job
+    from diffpriv.jobs.sanitize import job_from, run_job
 
     report = run_job(job_from(None, settings))
     if report.shards_failed:
@@ -169,31 +171,38 @@ def _sanitize(settings: dict[str, Any]) -> "RunReport":
 
 
 def _verify(root: Path, made: "InitializedKeys") -> "VerifyReport":
-    from jobs.audit_commands import open_log
-    from keys.store import KeyStore
-    from pipelines.published import measure
+    from diffpriv.jobs.places import open_log
+    from diffpriv.keys.audit.verify import verify_log
+    from diffpriv.keys.custodians import CustodyPolicy
+    from diffpriv.keys.recipients import Recipient
+    from diffpriv.keys.store import KeyStore
+    from diffpriv.pipelines.destination.published import measure
 
-    log = open_log(str(root / "audit"), made.log_vkey)
-    return log.verify(key_store=KeyStore(str(root / "store")), data=measure(root / "protected"))
+    return verify_log(
+        open_log(str(root / "audit"), made.log_vkey),
+        key_store=KeyStore(str(root / "store")),
+        data=measure(root / "protected"),
+        policies=[CustodyPolicy.load(made.policy)],
+        recipients=[Recipient.load(made.recipient).fingerprint],
+    )
 
 
 def _recover(root: Path, made: "InitializedKeys", secret: str) -> "Recovery":
-    """What three people would do with the `recover` commands, each on a machine of their own."""
-    from jobs.published import find_face
-    from jobs.release import recover_case
-    from keys.audit.checkpoint import NoteKey
-    from keys.audit.log import AuditLog
-    from keys.custodians import CustodianKey, CustodyPolicy
-    from keys.recipients import RecipientKey
-    from keys.recovery import RecoveryCase
-    from keys.requests import Decision, FaceRef, RecoveryRequest
+    """What five people would do with the `recover` commands, each on a machine of their own."""
+    from diffpriv.jobs import recoveries
+    from diffpriv.keys.audit.heads import beside
+    from diffpriv.keys.audit.log import AuditLog
+    from diffpriv.keys.custodians import CustodianKey, CustodyPolicy
+    from diffpriv.keys.notes import NoteKey
+    from diffpriv.keys.recipients import RecipientKey
 
     now = int(time.time())
     policy = CustodyPolicy.load(made.policy)
-    log = AuditLog(str(root / "audit"), NoteKey.load(made.log_key))
-    place = find_face(str(root / "protected"), "shard-000.tar", WANTED, 0)
-    asked = RecoveryRequest.make(
-        [FaceRef(place.dataset, place.shard, place.sample, place.face_index)],
+    log = AuditLog(str(root / "audit"), NoteKey.load(made.log_key), kept=[beside(made.log_key), beside(made.office_key)])
+    store, data = str(root / "store"), str(root / "protected")
+    asked, run_key = recoveries.request(
+        recoveries.choose_faces(data, "shard-000.tar", [WANTED], [0]),
+        store,
         "to show that it works",
         CustodianKey.load(made.requesters["requester"], secret),
         policy,
@@ -201,17 +210,20 @@ def _recover(root: Path, made: "InitializedKeys", secret: str) -> "Recovery":
         expires_at=now + 3600,
     )
     asked.save(root / "request.json")
-    case = RecoveryCase(asked, policy, log)
-    case.submit(now)
+    recoveries.record(asked, policy, log, now=now)
 
-    def run() -> "Recovery":
-        return recover_case(
-            case,
+    def run(*decisions: "Decision") -> "Recovery":
+        return recoveries.run(
+            asked,
+            policy,
             log,
             lambda: RecipientKey.load(made.recipient_key, secret),
-            keys=str(root / "store"),
-            data=str(root / "protected"),
+            lambda: NoteKey.load(made.office_key, secret, role="office"),
+            keys=store,
+            data=data,
             out=root / "recovered",
+            decisions=decisions,
+            run_key=run_key,
         )
 
     try:
@@ -220,10 +232,13 @@ def _recover(root: Path, made: "InitializedKeys", secret: str) -> "Recovery":
         pass  # as it must be: nobody has approved yet
     else:
         raise DiffPrivError("a recovery ran without approvals.")
+    approvals = []
     for path in list(made.custodians.values())[: policy.quorum]:
-        decision = Decision.make(asked, CustodianKey.load(path, secret), "approve", now=now)
-        case.approve(decision, now)
-    return run()
+        custodian = CustodianKey.load(path, secret)
+        recoveries.check_logged(asked, policy, log, now)
+        approvals.append(recoveries.decide(asked, custodian, "approve", now=now, policy=policy))
+    recoveries.record(asked, policy, log, approvals, now=int(time.time()))
+    return run(*approvals)
 
 
 def _draw(root: Path, originals: "dict[str, Original]", recovery: "Recovery") -> Closeness:
@@ -231,11 +246,13 @@ def _draw(root: Path, originals: "dict[str, Original]", recovery: "Recovery") ->
     from PIL import Image
 
     from diffpriv.detectors import load_detector
-    from diffpriv.faces.alignment import face_to_crop_matrix, warp_to_crop
+    from diffpriv.faces.alignment import warp_to_crop
+    from diffpriv.jobs.contact_sheet import Cell, draw
+    from diffpriv.pipelines.destination.published import read_picture
+    from diffpriv.pipelines.pictures.codec import decode
     from diffpriv.recovery import psnr
-    from jobs.contact_sheet import Cell, draw
-    from pipelines.images import decode
-    from pipelines.published import read_picture
+    from diffpriv.transforms.base import SEED_SIZE, FaceRequest
+    from diffpriv.transforms.payloads import stored_matrix
 
     published = {
         sample: decode(read_picture(root / "protected", one.shard, sample, one.field)).pixels
@@ -248,7 +265,7 @@ def _draw(root: Path, originals: "dict[str, Original]", recovery: "Recovery") ->
     rows = [[cell for pair in pairs[start : start + 2] for cell in pair] for start in range(0, len(pairs), 2)]
     # The same detector finds the same face 0, so these are the pixels that protection started from and left.
     face = load_detector("centerface").detect([originals[WANTED].pixels])[0][0]
-    matrix = face_to_crop_matrix(face.landmarks)
+    matrix = stored_matrix(FaceRequest(originals[WANTED].pixels, face, bytes(SEED_SIZE)))
     before, after = (warp_to_crop(one, matrix) for one in (originals[WANTED].pixels, published[WANTED]))
     recovered = np.asarray(Image.open(recovery.faces[0].crop_file))
     closeness = Closeness(psnr(after, before), psnr(recovered, before))

@@ -1,4 +1,4 @@
-"""The demo's dataset: photos that ship inside dependencies, faces that the model made up, and what a real dataset also has.
+"""The demo's dataset: photos that ship inside a dependency, people that the model made up, and what a real dataset also has.
 
 Two WebDataset shards. No photo of a person is in this repository, and nothing is downloaded.
 """
@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diffpriv.keys.errors import MisuseError
+
 GENERATED_SEED = b"faces of nobody, for diffpriv demo"[:32]
-GROUP_WIDTH = 960
-_BACKGROUNDS = ((196, 208, 214), (222, 214, 200), (186, 196, 180), (206, 196, 212), (214, 206, 190), (180, 190, 204))
+GROUP_SEED = b"a group of nobody, diffpriv demo"
+GROUP, GROUP_ROWS = 6, 2  # people in one picture, as in a video call
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,10 @@ def build(folder: Path, generated: int) -> dict[str, Original]:
     """Write the shards; every readable picture by its sample's key.
 
     Args:
-        generated: how many faces the builtin model makes up; 0 needs no model.
+        generated: how many pictures of one made-up person there are beside the group.
     """
     astronaut = Image.open(_shipped("skimage", "data/astronaut.png")).convert("RGB")
-    group = Image.open(_shipped("insightface", "data/images/t1.jpg")).convert("RGB")
-    group = group.resize((GROUP_WIDTH, GROUP_WIDTH * group.height // group.width), Image.Resampling.LANCZOS)
+    group = _group(_generate(GROUP, GROUP_SEED))
     coffee = Image.open(_shipped("skimage", "data/coffee.png")).convert("RGB")
     cut = _encode(astronaut, "JPEG")
     shards = [
@@ -43,7 +44,7 @@ def build(folder: Path, generated: int) -> dict[str, Original]:
     ]
     if generated:
         # In one shard with the astronaut: faces of a shard are protected together, and two full batches take less than three.
-        made = [portrait(face, number) for number, face in enumerate(_generate(generated))]
+        made = [Image.fromarray(portrait) for portrait in _generate(generated)]
         shards[0] += [(f"made-up-{number}", "jpg", _encode(picture, "JPEG")) for number, picture in enumerate(made)]
     _write(folder, shards)
     return {
@@ -72,30 +73,25 @@ def _write(folder: Path, shards: list[list[tuple[str, str, bytes]]]) -> None:
 def _shipped(package: str, name: str) -> Path:
     """A file inside an installed package, without importing that package."""
     spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
+    if spec is None or spec.origin is None:
+        raise MisuseError(f"the demo's photos are part of {package}, which is not installed.", advice="Install diffpriv again.")
     return Path(spec.origin).parent / name
 
 
-def _generate(count: int) -> np.ndarray:
+def _group(portraits: np.ndarray) -> Image.Image:
+    """Several people in one picture."""
+    rows = [np.concatenate(list(row), axis=1) for row in np.split(portraits, GROUP_ROWS)]
+    return Image.fromarray(np.concatenate(rows, axis=0))
+
+
+def _generate(count: int, seed: bytes = GENERATED_SEED) -> np.ndarray:
     import torch
 
-    from diffpriv.generation import generate_faces
+    from diffpriv.generation import generate_portraits
 
     # Small kernels: a second thread gains little here, and stalls where another program has the other core.
     torch.set_num_threads(1)
-    return generate_faces(count, GENERATED_SEED)
-
-
-def portrait(face: np.ndarray, number: int) -> Image.Image:
-    """A made-up face (128 px) twice as large on a plain background, its edges faded into it."""
-    size = 2 * face.shape[0]
-    picture = Image.new("RGB", (size + 160, size + 120), _BACKGROUNDS[number % len(_BACKGROUNDS)])
-    large = Image.fromarray(face).resize((size, size), Image.Resampling.LANCZOS)
-    edge = np.minimum.outer(*[np.minimum(np.arange(size), np.arange(size)[::-1])] * 2)
-    fade = Image.fromarray(np.clip(edge * 255 // 24, 0, 255).astype(np.uint8))
-    picture.paste(large, (80, 60), fade)
-    return picture
+    return generate_portraits(count, seed)
 
 
 def _encode(picture: Image.Image, format: str) -> bytes:

@@ -10,18 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.output import OUTPUT, print_table
-from jobs.passphrases import PassphraseFile, Pkcs11Module, passphrase
-from keys.errors import MisuseError
+from diffpriv.jobs import people_commands, rotation_commands
+from diffpriv.jobs.output import OUTPUT, print_table
+from diffpriv.jobs.passphrases import PassphraseFile, Pkcs11Module, passphrase
+from diffpriv.jobs.surroundings import FILE, write_places
+from diffpriv.keys.errors import MisuseError
+from diffpriv.keys.json_text import parse_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from keys.shredding import Selection
+    from diffpriv.keys.shredding import Selection
 
 KeysUrl = Annotated[str, typer.Option(help="Key store.")]
 
 app = typer.Typer(help="Recipients, custodians and the keys of faces.", no_args_is_help=True)
+app.command()(people_commands.custodian)
+app.command()(people_commands.policy)
+app.command("signing-key")(people_commands.signing_key)
+app.command()(rotation_commands.rotate)
+app.command("rotate-request")(rotation_commands.rotate_request)
 
 
 @app.command()
@@ -34,10 +42,10 @@ def init(
 ) -> None:
     """Make recipient, custodian, requester and log keys for trying it out.
 
-    One passphrase locks them all; in real use every person makes their own on a machine of their own. The log's signing key has
-    no passphrase, so that a nightly job can use it: its file's mode guards it.
+    One passphrase locks them all; in real use every person makes their own on a machine of their own (keys custodian). The
+    signing keys of log and releases have no passphrase, so that nightly jobs can use them: their files' modes guard them.
     """
-    from keys.init import init_keys
+    from diffpriv.keys.init import init_keys
 
     secret = passphrase(passphrase_file, "the new keys", new=True)
     names = [f"custodian-{number}" for number in range(1, custodians + 1)]
@@ -48,21 +56,39 @@ def init(
     rows = [
         (made.recipient, "public: keys of faces are locked to it; give it to the job"),
         (made.recipient_key, "private, passphrase: opens the keys of faces; keep it away from the job"),
-        (made.log_key, "private, file mode 0600: signs the audit log; the job needs it"),
-        (made.log_vkey, "public: checks the audit log; give it to auditors"),
-        (made.policy, f"public: who may ask and approve; {quorum} of {custodians} must approve"),
+        (made.policy, f"public: whose quorum opens; {quorum} of {custodians} must approve; give it to the job"),
+        (made.log_key, "private, file mode 0600: signs the audit log; for the sequencer, nobody else"),
+        (made.log_vkey, "public: checks the audit log; give it to auditors and custodians"),
+        (made.release_key, "private, file mode 0600: signs release manifests; for the release gate"),
+        (made.release_vkey, "public: checks release manifests; give it to those who receive releases"),
+        (made.office_key, "private, passphrase: signs receipts; for the recovery office"),
+        (made.office_vkey, "public: checks receipts"),
         *((path, "private, passphrase: approves recoveries") for path in made.custodians.values()),
         *((path, "private, passphrase: asks for recoveries") for path in made.requesters.values()),
     ]
 
-    def show(console: "Console") -> None:
-        print_table(console, f"Keys in {folder}", ["file", "what it is"], rows)
-        console.print(
-            f"Next: diffpriv sanitize SRC DST --keys URL --audit URL --log-key {made.log_key} --recipient {made.recipient}",
-            markup=False,
+    with _writing(Path(FILE)):
+        places = write_places(
+            Path(),
+            recipient=made.recipient,
+            log_key=made.log_key,
+            log_vkey=made.log_vkey,
+            policy=made.policy,
+            office_key=made.office_key,
+            release_key=made.release_key,
         )
 
-    OUTPUT.result({"folder": str(folder), "files": [{"file": str(path), "what": what} for path, what in rows]}, show)
+    def show(console: "Console") -> None:
+        print_table(console, f"Keys in {folder}", ["file", "what it is"], rows)
+        if places:
+            console.print(f"{FILE} names these places for all commands run in this folder.", markup=False)
+            console.print("Next: diffpriv sanitize SRC DST", markup=False)
+        else:
+            given = f"--keys URL --audit URL --log-key {made.log_key} --recipient {made.recipient} --policy {made.policy}"
+            console.print(f"{FILE} was there before and stays as it is.\nNext: diffpriv sanitize SRC DST {given}", markup=False)
+
+    files = [{"file": str(path), "what": what} for path, what in rows]
+    OUTPUT.result({"folder": str(folder), "files": files, "places": FILE if places else None}, show)
 
 
 @app.command("list")
@@ -86,24 +112,30 @@ def list_keys(
             print_table(console, "Keys", ["file", "kind", "name", "fingerprint"], rows)
         if shards:
             files = [
-                (one["dataset"], one["shard"], one["faces"], one["shredded"], " ".join(f"{to[:8]}…" for to in one["sealed_to"]))
+                (
+                    one["dataset"],
+                    one["shard"],
+                    one["faces"],
+                    one["shredded"],
+                    " ".join(f"{to[:8]}…" for to in one["sealed_to"]),
+                    f"{one['policy'][:12]}…" if one["policy"] else "NONE: a recipient opens alone",
+                )
                 for one in shards
             ]
-            columns = ["dataset", "shard", "faces", "shredded", "sealed to"]
+            columns = ["dataset", "shard", "faces", "shredded", "sealed to", "policy"]
             print_table(console, "Key files", columns, files, right=["faces", "shredded"])
 
     OUTPUT.result({"keys": people, "key_files": shards}, show)
 
 
 def _public_halves(folder: Path) -> list[dict[str, Any]]:
-    import json
 
     found = []
     for file in sorted(folder.rglob("*")):
         if file.suffix not in (".json", ".key") or not file.is_file():
             continue
         try:
-            body = json.loads(file.read_bytes())
+            body = parse_json(file.read_bytes())
             if body["format"] == "diffpriv private key":
                 public, kind = body["public"], f"{body['kind']} (private)"
             elif body["format"] in ("diffpriv recipient", "diffpriv custodian"):
@@ -118,8 +150,8 @@ def _public_halves(folder: Path) -> list[dict[str, Any]]:
 
 
 def _key_files(url: str) -> list[dict[str, Any]]:
-    from keys.listing import list_key_files
-    from keys.store import KeyStore
+    from diffpriv.keys.listing import list_key_files
+    from diffpriv.keys.store import KeyStore
 
     return [
         {
@@ -128,6 +160,7 @@ def _key_files(url: str) -> list[dict[str, Any]]:
             "faces": one.faces,
             "shredded": one.shredded,
             "sealed_to": list(one.recipients),
+            "policy": one.policy,
         }
         for one in list_key_files(KeyStore(url))
     ]
@@ -140,24 +173,28 @@ def recipient(
     aws_kms: Annotated[str | None, typer.Option(help="KMS key that keeps the private half: id, alias or ARN.")] = None,
     token: Annotated[str | None, typer.Option(help="PKCS#11 token that keeps the private half.")] = None,
     label: Annotated[str | None, typer.Option(help="The key's label on the token.")] = None,
+    generate: Annotated[bool, typer.Option("--generate", help="Make the key pair on the token first.")] = False,
     pkcs11_module: Pkcs11Module = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make a recipient whose private half is in a passphrase file beside OUT (.key), in AWS KMS, or on a token."""
-    from keys.recipients import RecipientKey
+    from diffpriv.keys.recipients import RecipientKey
 
     if out.exists():
         raise MisuseError(f"{out} exists; keys are never overwritten.", advice="Give another name.")
     if aws_kms:
-        from keys.aws_kms import kms_recipient
+        from diffpriv.keys.aws_kms import kms_recipient
 
         made = kms_recipient(aws_kms, name=name)
     elif token:
-        from keys.pkcs11 import token_recipient
+        from diffpriv.keys.pkcs11 import generate_token_key, token_recipient
 
         if pkcs11_module is None or label is None:
             raise MisuseError("a key on a token needs --pkcs11-module and --label.")
-        made = token_recipient(str(pkcs11_module), token, label, passphrase(passphrase_file, f"the PIN of {token}"), name=name)
+        pin = passphrase(passphrase_file, f"the PIN of {token}")
+        if generate:
+            generate_token_key(str(pkcs11_module), token, label, pin)
+        made = token_recipient(str(pkcs11_module), token, label, pin, name=name)
     else:
         key = RecipientKey(os.urandom(32), name)
         key.save(out.with_suffix(".key"), passphrase(passphrase_file, "the new key", new=True))
@@ -178,9 +215,9 @@ def identity_root(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make the secret that a release's pseudonyms per identity are drawn from. Whoever has it can tell whose they are."""
-    from jobs.places import unwrapper
-    from keys.identity import IdentityRoot, open_identity_root
-    from keys.store import KeyStore
+    from diffpriv.jobs.places import unwrapper
+    from diffpriv.keys.identity import IdentityRoot, open_identity_root
+    from diffpriv.keys.store import KeyStore
 
     if from_store is not None:
         if dataset is None or recipient_key is None:
@@ -193,38 +230,6 @@ def identity_root(
     OUTPUT.result(
         {"file": str(out), "id": root.id}, lambda console: console.print(f"identity root  {out}  {root.id}", markup=False)
     )
-
-
-@app.command()
-def rotate(
-    keys: KeysUrl,
-    audit: Annotated[str, typer.Option(help="Audit log.")],
-    log_key: Annotated[Path, typer.Option(help="Key that signs the audit log.")],
-    add: Annotated[list[Path] | None, typer.Option(help="Recipient file to add. Repeatable.")] = None,
-    remove: Annotated[list[str] | None, typer.Option(help="Recipient to remove: its file or fingerprint. Repeatable.")] = None,
-    recipient_key: Annotated[Path | None, typer.Option(help="Private key of a present recipient; needed to add one.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
-    pkcs11_module: Pkcs11Module = None,
-    passphrase_file: PassphraseFile = None,
-) -> None:
-    """Add or remove recipients by rewrapping shard keys; data and face records stay. Can be run again after an interruption."""
-    from jobs.places import unwrapper, writable_log
-    from keys.recipients import Recipient
-    from keys.rotation import rotate as rewrap
-    from keys.store import KeyStore
-
-    report = rewrap(
-        KeyStore(keys),
-        writable_log(audit, log_key, passphrase_file),
-        now=int(time.time()),
-        add=[Recipient.load(path) for path in add or []],
-        remove=[Recipient.load(one).fingerprint if os.path.exists(one) else one for one in remove or []],
-        recipient_key=unwrapper(recipient_key, passphrase_file, pkcs11_module) if recipient_key else None,
-        dataset=dataset,
-    )
-    text = f"{len(report.rewrapped)} key files rewrapped, {len(report.unchanged)} had these recipients already"
-    document = {"rewrapped": [list(one) for one in report.rewrapped], "unchanged": [list(one) for one in report.unchanged]}
-    OUTPUT.result(document, lambda console: console.print(text))
 
 
 @app.command()
@@ -243,9 +248,9 @@ def shred(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Destroy the sealed records of a face, a sample, a person or a dataset, for good. The log proves it and names nobody."""
-    from jobs.places import writable_log
-    from keys.shredding import shred as destroy
-    from keys.store import KeyStore
+    from diffpriv.jobs.places import writable_log
+    from diffpriv.keys.shredding import shred as destroy
+    from diffpriv.keys.store import KeyStore
 
     selections, scope = _selected(dataset, shard, sample, face, person, mapping)
     if receipt.exists():
@@ -265,6 +270,24 @@ def shred(
     OUTPUT.result(document | {"receipt": str(receipt) if report.receipt else None}, lambda console: console.print(text))
 
 
+@app.command("check-shredding")
+def check_shredding(
+    receipt: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The receipt that keys shred wrote.")],
+    audit: Annotated[str, typer.Option(help="Audit log.")],
+    log_vkey: Annotated[Path, typer.Option("--log-vkey", help="The log's public key.")],
+    keys: Annotated[str | None, typer.Option(help="Key store: see that the records are gone from it.")] = None,
+) -> None:
+    """See that the log bears a shredding out, and that no old copy of a key file brought the records back. Exits 1 if not."""
+    from diffpriv.jobs.places import open_log, read_file
+    from diffpriv.keys.shredding import check_receipt
+    from diffpriv.keys.store import KeyStore
+
+    body = check_receipt(read_file(receipt), open_log(audit, log_vkey), KeyStore(keys) if keys else None)
+    count = sum(len(one["faces"]) for one in body["key_files"])
+    text = f"the log holds the shredding of {count} faces" + (", and none of them is in the key store" if keys else "")
+    OUTPUT.result({"ok": True, "faces": count}, lambda console: console.print(text))
+
+
 @app.command()
 def split(
     recipient_key: Annotated[Path, typer.Argument(metavar="KEY", help="The recipient's private key file.")],
@@ -274,8 +297,8 @@ def split(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Split a recovery key into word lists, any THRESHOLD of which make it again. Then destroy the key file: it opens alone."""
-    from jobs.places import recipient_key_file
-    from keys.splitting import split as make_shares
+    from diffpriv.jobs.places import recipient_key_file
+    from diffpriv.keys.splitting import split as make_shares
 
     made = make_shares(recipient_key_file(recipient_key, passphrase_file), threshold, shares)
     with _writing(out):
@@ -289,27 +312,36 @@ def split(
 
 @app.command()
 def join(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The private key's new file.")],
     share: Annotated[list[Path], typer.Argument(metavar="SHARE...", help="Enough share files.")],
     recipient: Annotated[Path | None, typer.Option(help="The public file that the key must fit.")] = None,
+    write_whole_key: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="DANGER: write the joined key to a new file, which opens alone again.")
+    ] = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Make a private key file again from enough shares."""
-    from keys.recipients import Recipient
-    from keys.splitting import join as combine
-    from keys.splitting import read_share
+    """See whether these shares make the key again, in memory only. A recovery takes shares itself: recover run --share.
+
+    Writing the whole key undoes the split: whoever has that file and its passphrase needs no other holder of a share any more.
+    """
+    from diffpriv.keys.recipients import Recipient
+    from diffpriv.keys.splitting import join as combine
+    from diffpriv.keys.splitting import read_share
 
     key = combine([read_share(path) for path in share], Recipient.load(recipient) if recipient else None)
-    key.save(out, passphrase(passphrase_file, "the joined key", new=True))
-    document = {"key": str(out), "fingerprint": key.fingerprint}
-    OUTPUT.result(document, lambda console: console.print(f"key  {out}  {key.fingerprint}", markup=False))
+    if write_whole_key is not None:
+        key.save(write_whole_key, passphrase(passphrase_file, "the joined key", new=True))
+        text = f"key  {write_whole_key}  {key.fingerprint}\nThis file opens alone: the split protects nothing while it exists."
+    else:
+        text = f"the shares make the key of recipient {key.fingerprint}. Use them with: diffpriv recover run --share FILE ..."
+    document = {"key": str(write_whole_key) if write_whole_key else None, "fingerprint": key.fingerprint}
+    OUTPUT.result(document, lambda console: console.print(text, markup=False))
 
 
 def _selected(
     dataset: str | None, shard: str | None, sample: str | None, face: int | None, person: str | None, mapping: Path | None
 ) -> "tuple[list[Selection], str]":
     """What to shred, and what to call it in the log. A narrower option without the wider one is a mistake, not a wider wish."""
-    from keys.shredding import Selection, person_selections
+    from diffpriv.keys.shredding import Selection, person_selections
 
     if person is not None:
         if mapping is None or dataset is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keys.errors import MisuseError
+from diffpriv.keys.errors import MisuseError
 
 VARIABLE = "DIFFPRIV_PASSPHRASE_FILE"
 PassphraseFile = Annotated[
@@ -27,11 +27,13 @@ def passphrase(file: Path | None, what: str, *, new: bool = False) -> str:
     """The passphrase for `what`: first line of `file`, or typed in (twice if `new`).
 
     Raises:
-        MisuseError: the file can't be read or is empty, or there is no terminal to ask at.
+        MisuseError: the file can't be read, is empty, or others may read it, or there is no terminal to ask at.
     """
     if file is not None:
+        from diffpriv.keys.lockbox import read_private_text
+
         try:
-            text = file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+            text = read_private_text(file).partition("\n")[0].rstrip("\r")
         except (OSError, UnicodeDecodeError) as error:
             raise MisuseError(f"passphrase file {file} can't be read: {error}.") from error
         if not text:

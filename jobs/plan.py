@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jobs.output import OUTPUT, print_table
+from diffpriv.jobs.output import OUTPUT, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipelines.config import JobConfig
-    from pipelines.plan import Plan
+    from diffpriv.pipelines.config import JobConfig
+    from diffpriv.pipelines.run.dry_run import Plan
 
 
 def show_plan(job: "JobConfig", seconds: float) -> None:
     """Measure and print."""
-    from pipelines.plan import make_plan
+    from diffpriv.pipelines.run.dry_run import make_plan
 
     plan = make_plan(job, seconds)
     OUTPUT.result({"dry_run": True, **plan.to_json()}, lambda console: _show(console, plan))

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from keys.errors import MisuseError
-from pipelines.published import records
+from diffpriv.keys.errors import MisuseError
+from diffpriv.pipelines.destination.published import records
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class PublishedFace:
     status: str
     recoverable: bool
     made_by: str
+    box: tuple[float, ...] = ()
 
 
 def faces_of(dst: str) -> Iterator[PublishedFace]:
@@ -35,9 +36,19 @@ def faces_of(dst: str) -> Iterator[PublishedFace]:
     nothing = True
     for record in records(dst):
         nothing = False
-        made_by = str(record["made_by"].get("transform", ""))
-        for sample, index, field, status, recoverable in record["faces"]:
-            yield PublishedFace(record["dataset"], record["shard"], sample, index, field, status, recoverable, made_by)
+        made_by = record.made_by.get("transform", "")
+        for face in record.faces:
+            yield PublishedFace(
+                record.dataset,
+                record.shard,
+                face.sample,
+                face.face_index,
+                face.field,
+                face.status,
+                face.recoverable,
+                made_by,
+                face.box,
+            )
     if nothing:
         raise MisuseError(f"{dst} holds no published shard.", advice='Give the DST of a "diffpriv sanitize" run.')
 

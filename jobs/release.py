@@ -5,10 +5,11 @@ logged, so that it does not use the case up; every failure is in the log.
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,20 +17,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jobs.published import PublishedFace, find_face
-from keys.errors import DiffPrivError, MisuseError, RecoveryRefusedError
-from keys.release import ReleasedFace, make_receipt, release_faces
-from keys.requests import FaceRef
-from keys.store import KeyStore
-from pipelines.images import decode
-from pipelines.published import read_picture
-from pipelines.steps import TRANSFORM_LABEL
+from diffpriv.jobs.published import PublishedFace, find_face
+from diffpriv.keys.errors import DiffPrivError, MisuseError, RecoveryRefusedError, WitnessError
+from diffpriv.keys.release import ReleasedFace, make_receipt, release_faces
+from diffpriv.keys.requests import FaceRef
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.destination.published import read_picture
+from diffpriv.pipelines.pictures.codec import decode
+from diffpriv.pipelines.steps.protect import TRANSFORM_LABEL
 
 if TYPE_CHECKING:
+    from diffpriv.keys.audit.log import AuditLog
+    from diffpriv.keys.notes import NoteKey
+    from diffpriv.keys.recipients import Unwrapper
+    from diffpriv.keys.recovery import RecoveryCase
+    from diffpriv.keys.requests import Decision
     from diffpriv.recovery import RecoveredFace
-    from keys.audit.log import AuditLog
-    from keys.recipients import Unwrapper
-    from keys.recovery import RecoveryCase
 
 PictureName = tuple[str, str, str]  # shard, sample, field
 
@@ -68,41 +71,49 @@ def recover_case(
     case: "RecoveryCase",
     log: "AuditLog",
     open_recipient_key: Callable[[], "Unwrapper"],
+    open_office_key: Callable[[], "NoteKey"],
     *,
     keys: str,
     data: str,
     out: Path,
     model: str = "builtin",
+    decisions: "Sequence[Decision]" = (),
+    run_key: "Unwrapper | None" = None,
 ) -> Recovery:
     """Run an approved case.
 
     Args:
+        decisions, run_key: the mailed approvals, and what opens their shares, where shards are locked under a policy.
         open_recipient_key: called once; its failure (a wrong passphrase) is an attempt, and logged.
+        open_office_key: the same, for the key that signs the receipt.
         out: new folder; recovered pictures show people, so it is made for this user alone.
     Raises:
         RecoveryRefusedError: the case may not release (logged).
+        WitnessError: released, and waiting for witnesses; run it again.
         DiffPrivError: any other failure, logged as "recovery failed" with its kind.
     """
     now = int(time.time())
-    if case.status(now).state != "approved":
+    if case.status(now).state != "approved" and case.released(now) is None:
         case.release(now)  # refuses, and logs why
     with _failures_logged(case, now):
         places = [_place(data, face) for face in case.request.faces]
         names = dict.fromkeys(_name(place) for place in places)
         pictures = {name: decode(read_picture(data, *name)).pixels for name in names}
         _check_model(places, model)
-        _make_folder(out)
-        recipient_key = open_recipient_key()
-    release, released = release_faces(case, log, KeyStore(keys), recipient_key, now)
+        _check_folder(out)
+        recipient_key, office_key = open_recipient_key(), open_office_key()
+    release, released = release_faces(case, log, KeyStore(keys), recipient_key, now, decisions=decisions, run_key=run_key)
     with _failures_logged(case, now):
+        _make_folder(out)
         files = []
         for number, (place, one) in enumerate(zip(places, released, strict=True)):
             recovered = _rebuild(one, pictures[_name(place)], model)
             if recovered.picture is not None:
                 pictures[_name(place)] = recovered.picture
             files.append(_write_face(out, number, one.face, recovered))
-        written = [_write_png(out / f"picture-{number:03d}.png", pixels) for number, pixels in enumerate(pictures.values())]
-        receipt = make_receipt(log, case, release, [_result(one) for one in files], int(time.time()))
+        written = [write_png(out / f"picture-{number:03d}.png", pixels) for number, pixels in enumerate(pictures.values())]
+        results = [_result(one) for one in files]
+        receipt = make_receipt(log, case, release, results, int(time.time()), key=office_key, decisions=decisions)
         (out / "receipt.txt").write_bytes(receipt)
     return Recovery(case.case, tuple(files), tuple(written), str(out / "receipt.txt"))
 
@@ -143,7 +154,7 @@ def _rebuild(one: ReleasedFace, published: np.ndarray, model: str) -> "Recovered
 
 
 def _write_face(out: Path, number: int, face: FaceRef, recovered: "RecoveredFace") -> RecoveredFile:
-    crop = _write_png(out / f"face-{number:03d}.png", recovered.crop)
+    crop = write_png(out / f"face-{number:03d}.png", recovered.crop)
     agreeing = 64 - recovered.hash_distance
     return RecoveredFile(face, recovered.tier, recovered.bit_exact, agreeing, recovered.closeness(), crop)
 
@@ -151,10 +162,13 @@ def _write_face(out: Path, number: int, face: FaceRef, recovered: "RecoveredFace
 def _result(one: RecoveredFile) -> dict[str, Any]:
     """What the receipt says of a face."""
     facts = asdict(one)
-    return {name: facts[name] for name in ("tier", "bit_exact", "hash_bits_agreeing")} | {"file": Path(one.crop_file).name}
+    file = Path(one.crop_file)
+    output = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return {name: facts[name] for name in ("tier", "bit_exact", "hash_bits_agreeing")} | output
 
 
-def _write_png(path: Path, pixels: np.ndarray) -> str:
+def write_png(path: Path, pixels: np.ndarray) -> str:
+    """Write pixels to a new file that only its owner reads; returns its path."""
     stored = io.BytesIO()
     Image.fromarray(pixels).save(stored, "PNG")
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
@@ -165,10 +179,14 @@ def _write_png(path: Path, pixels: np.ndarray) -> str:
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
-        taken = any(out.iterdir())
     except OSError as error:
         raise MisuseError(f"{out} can't be written: {error.strerror or error}.") from error
-    if taken:
+
+
+def _check_folder(out: Path) -> None:
+    """That the pictures can be written, found out before the case is used up."""
+    _make_folder(out)
+    if any(out.iterdir()):
         raise MisuseError(f"{out} is not empty.", advice="Give a new folder for the recovered pictures.")
 
 
@@ -176,8 +194,8 @@ def _make_folder(out: Path) -> None:
 def _failures_logged(case: "RecoveryCase", now: int) -> Iterator[None]:
     try:
         yield
-    except RecoveryRefusedError:
-        raise  # is in the log
+    except (RecoveryRefusedError, WitnessError):
+        raise  # is in the log, or no failure
     except DiffPrivError as error:
         case.fail(type(error).__name__, now)
         raise

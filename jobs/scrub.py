@@ -3,204 +3,148 @@
 Exit 0 and a signed manifest only if nothing is over its limit. `check-release` compares a copy with that manifest.
 """
 
+import shlex
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.face_options import (
-    Aligned,
-    Boxes,
-    BoxFormat,
-    Consent,
-    Detect,
-    FacesTable,
-    Gallery,
-    GallerySimilarity,
-    IdentityRootFile,
-    Landmarks,
-    Leave,
-    MinScore,
-    MinSize,
-    Pseudonym,
-    Treat,
-    face_settings,
-)
-from jobs.output import FOUND_WRONG, OUTPUT, print_table
-from jobs.passphrases import PassphraseFile
-from jobs.sanitize import _only_given, job_from, run_job
-from keys.errors import MisuseError
+from diffpriv.jobs.options import FaceOptions, JobOptions, flattened, only_given
+from diffpriv.jobs.output import FOUND_WRONG, OUTPUT, print_table
+from diffpriv.jobs.sanitize import job_from, run_job
+from diffpriv.keys.errors import MisuseError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipelines.config import JobConfig
-    from pipelines.gate.findings import GateReport, GateSettings
+    from diffpriv.pipelines.config import JobConfig
+    from diffpriv.pipelines.gate.findings import GateReport, GateSettings
 
+_FAMILIES = ("sidecar: ", "similar to ")  # kinds of finding, perhaps misspelt; all else that is no kind names a field
 SHOWN = 50  # findings on the screen; all of them are in --json and in --report
 
 
-def scrub(
-    src: Annotated[str | None, typer.Argument(metavar="SRC", help="Shards, or a folder of shards or pictures.")] = None,
-    dst: Annotated[str | None, typer.Argument(metavar="DST", help="Where the scrubbed dataset goes.")] = None,
-    audit: Annotated[str | None, typer.Option(help="Audit log.")] = None,
-    log_key: Annotated[Path | None, typer.Option(help="Key that signs the audit log and the release manifest.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="The dataset's name; by default the last part of DST.")] = None,
-    format: Annotated[str | None, typer.Option(help="auto, webdataset, parquet or folder.")] = None,
-    transform: Annotated[str | None, typer.Option(help="diffprivacy, or a baseline: blur, mosaic, fill.")] = None,
-    model: Annotated[str | None, typer.Option(help="builtin, a model folder, or a name.")] = None,
-    detector: Annotated[str | None, typer.Option(help="centerface or insightface:FOLDER.")] = None,
-    recognizer: Annotated[
-        str | None,
-        typer.Option(help="One more that new faces must not match: dlib, human:FOLDER, insightface:FOLDER, a model folder."),
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="quality, fast or paper.")] = None,
-    strip_metadata: Annotated[
-        str | None, typer.Option(help="Whose EXIF, XMP, comments and thumbnails go: changed pictures', or all.")
-    ] = None,
-    boxes: Boxes = None,
-    box_format: BoxFormat = None,
-    landmarks: Landmarks = None,
-    detect: Detect = None,
-    aligned: Aligned = None,
-    pseudonym: Pseudonym = None,
-    identity_root: IdentityRootFile = None,
-    min_size: MinSize = None,
-    min_score: MinScore = None,
-    leave: Leave = None,
-    treat: Treat = None,
-    consent: Consent = None,
-    gallery: Gallery = None,
-    gallery_similarity: GallerySimilarity = None,
-    faces_table: FacesTable = None,
-    engine: Annotated[str | None, typer.Option(help="ray or beam.")] = None,
-    actors: Annotated[int | None, typer.Option(min=0, help="Actors per stage; 0 fits them to the machine.")] = None,
-    gpus: Annotated[float | None, typer.Option(min=0, help="GPU share per protecting actor: 0, 1/n or a whole number.")] = None,
-    config: Annotated[Path | None, typer.Option(help="job.yaml with any of these settings; options win over it.")] = None,
-    gate_detector: Annotated[str | None, typer.Option(help="The gate's detector, if not the job's.")] = None,
-    second_detector: Annotated[str, typer.Option(help="Another detector for the gate: insightface:FOLDER.")] = "",
+@dataclass(frozen=True)
+class GateOptions:
+    """What the release gate looks with, and how much it lets pass."""
+
+    gate_detector: Annotated[str | None, typer.Option(help="The gate's detector, if not the job's.")] = None
+    second_detector: Annotated[str, typer.Option(help="Another detector for the gate: insightface:FOLDER.")] = ""
     gate_recognizer: Annotated[
         str | None,
         typer.Option(
             help="builtin, dlib, human:FOLDER, insightface:FOLDER, a model folder; without one baselines go by region."
         ),
-    ] = None,
+    ] = None
     similarity_limit: Annotated[
         float | None, typer.Option(help="Highest similarity to an original that the gate passes, -1 to 1.")
-    ] = None,
+    ] = None
     allow: Annotated[
-        list[str] | None, typer.Option(help='A kind of finding and how many pass: "metadata", "sidecar: box=12". Repeatable.')
+        list[str] | None,
+        typer.Option(help='A kind of finding and how many pass ("sidecar: box=12"), or a field that passes unseen. Repeatable'),
+    ] = None
+    release_key: Annotated[
+        Path | None, typer.Option(envvar="DIFFPRIV_RELEASE_KEY", help="Key that signs the release manifest, and nothing else.")
+    ] = None
+    allow_gallery: Annotated[bool, typer.Option("--allow-gallery", help="Let the consent gallery leave faces as they are.")] = (
+        False
+    )
+
+    def settings(self, job: "JobConfig") -> "GateSettings":
+        """Raises: MisuseError for an --allow that is no kind or no number, or a similarity that is no cosine."""
+        from diffpriv.pipelines.gate.findings import KINDS, GateSettings
+
+        allowed: dict[str, int | None] = {}
+        given = set(self.allow or ())
+        fields = {one for one in given if one not in KINDS and "=" not in one and not one.startswith(_FAMILIES)}
+        for one in sorted(given - fields):
+            kind, equals, count = one.partition("=")
+            if equals and not count.isdigit():
+                raise MisuseError(f"--allow {one!r}: {count!r} is no number.", advice='Write it as "sidecar: box=12".')
+            allowed[kind] = int(count) if equals else None
+        limit = self.similarity_limit
+        if limit is not None and not -1 <= limit <= 1:
+            raise MisuseError(f"--similarity-limit is {limit}.", advice="Give a cosine from -1 to 1.")
+        default = "builtin" if job.transform.transform == "diffprivacy" else ""
+        # Not the job's threshold: a gate as blind as the job would find nothing.
+        places = {name: value for name, value in job.detector_options.items() if name in ("root", "weights", "allow_download")}
+        return GateSettings(
+            self.gate_detector or job.detector,
+            {} if self.gate_detector else places,
+            self.second_detector,
+            default if self.gate_recognizer is None else self.gate_recognizer,
+            limit,
+            job.keep_metadata == "camera",
+            allowed,
+            frozenset(fields),
+        )
+
+
+@flattened
+def scrub(
+    job: JobOptions,
+    faces: FaceOptions,
+    gate: GateOptions,
+    sidecars: Annotated[
+        str | None, typer.Option(help="Boxes, landmarks, embeddings and the like beside pictures: refuse, drop or report.")
     ] = None,
-    allow_gallery: Annotated[
-        bool, typer.Option("--allow-gallery", help="Let the consent gallery leave faces as they are.")
-    ] = False,
     gate_only: Annotated[bool, typer.Option("--gate-only", help="Look at a DST that was scrubbed before.")] = False,
     report_file: Annotated[Path | None, typer.Option("--report", help="Write everything that was found, as JSON.")] = None,
-    passphrase_file: PassphraseFile = None,
 ) -> None:
     """Protect every face, keep nothing to bring it back, and let the release gate look. Exits 1 if it finds too much."""
-    given = _only_given(
-        src=src,
-        dst=dst,
-        audit=audit,
-        log_key=str(log_key) if log_key else None,
-        dataset=dataset,
-        format=format,
-        detector=detector,
-        strip_metadata=strip_metadata,
-        engine=engine,
-        transform=_only_given(
-            transform=transform, model=model, recognizer=recognizer, preset=preset, recovery="none", task="anonymize"
-        ),
-        workers=_only_given(detect_actors=actors, protect_actors=actors, protect_gpus=gpus),
-        **face_settings(
-            boxes=boxes,
-            box_format=box_format,
-            landmarks=landmarks,
-            detect=detect,
-            aligned=aligned,
-            pseudonym=pseudonym,
-            identity_root=identity_root,
-            min_size=min_size,
-            min_score=min_score,
-            leave=leave,
-            treat=treat,
-            consent=consent,
-            gallery=gallery,
-            gallery_similarity=gallery_similarity,
-            faces_table=faces_table,
-        ),
-    )
-    job = job_from(config, given)
-    if job.rules.gallery and not allow_gallery:
+    given = job.settings(recovery="none", task="anonymize") | only_given(sidecars=sidecars) | faces.settings()
+    config = _for_release(job_from(job.config, given))
+    if config.rules.gallery and not gate.allow_gallery:
         raise MisuseError(
             "the job leaves faces that match a consent gallery, and a recogniser's mistake would release a stranger.",
             advice="Remove rules.gallery, or give --allow-gallery as well.",
         )
-    if job.log_key is None:
-        raise MisuseError("a release manifest is signed, and no key was given.", advice="Give --log-key FILE.")
-    settings = gate_settings(job, gate_detector, second_detector, gate_recognizer, similarity_limit, allow or [])
-    document: dict[str, Any] = {"dst": job.dst}
+    if gate.release_key is None:
+        advice = 'Give --release-key FILE; "diffpriv keys init" makes one, and "diffpriv keys signing-key --role release".'
+        raise MisuseError("a release manifest is signed with the release key, and none was given.", advice=advice)
+    settings = gate.settings(config)
+    document: dict[str, Any] = {"dst": config.dst}
     if not gate_only:
-        made = run_job(job, passphrase_file)
+        made = run_job(config, job.passphrase_file)
         document["job"] = made.to_json()
         OUTPUT.note(f"{made.counts['faces']} faces in {made.shards} shards; now the release gate looks at all of it.")
-    report, manifest = pass_gate(job, settings, passphrase_file)
+    report, manifest = pass_gate(config, settings, gate.release_key, job.passphrase_file)
     document |= {"gate": report.to_json(), "manifest": manifest}
     if report_file is not None:
         _write(report_file, document)
-    OUTPUT.result(document, lambda console: show_gate(console, job.dst, report, manifest))
-    if not report.clean:
+    OUTPUT.result(document, lambda console: show_gate(console, config.dst, report, manifest))
+    if not report.clean or (not report.counts["pictures"] and not job.allow_empty):
         raise typer.Exit(FOUND_WRONG)
 
 
-def gate_settings(
-    job: "JobConfig", detector: str | None, second: str, recognizer: str | None, limit: float | None, allow: list[str]
-) -> "GateSettings":
-    """Raises: MisuseError for an --allow that is no kind or no number."""
-    from pipelines.gate.findings import GateSettings
-
-    allowed: dict[str, int | None] = {}
-    for one in allow:
-        kind, equals, count = one.partition("=")
-        if equals and not count.isdigit():
-            raise MisuseError(f"--allow {one!r}: {count!r} is no number.", advice='Write it as "sidecar: box=12".')
-        allowed[kind] = int(count) if equals else None
-    if limit is not None and not -1 <= limit <= 1:
-        raise MisuseError(f"--similarity-limit is {limit}.", advice="Give a cosine from -1 to 1.")
-    default = "builtin" if job.transform.transform == "diffprivacy" else ""
-    # Not the job's threshold: a gate as blind as the job would find nothing.
-    places = {name: value for name, value in job.detector_options.items() if name in ("root", "weights", "allow_download")}
-    return GateSettings(
-        detector or job.detector,
-        {} if detector else places,
-        second,
-        default if recognizer is None else recognizer,
-        limit,
-        allowed,
-    )
+def _for_release(job: "JobConfig") -> "JobConfig":
+    """Stricter defaults than `sanitize` has, where neither the command line nor the file says otherwise."""
+    strict: dict[str, Any] = {"sidecars": "refuse", "strip_metadata": "all", "thorough": True}
+    return job.model_copy(update={name: rule for name, rule in strict.items() if name not in job.model_fields_set})
 
 
 def pass_gate(
-    job: "JobConfig", settings: "GateSettings", passphrase_file: Path | None
+    job: "JobConfig", settings: "GateSettings", release_key: Path, passphrase_file: Path | None
 ) -> "tuple[GateReport, dict[str, str] | None]":
     """Look, and sign if it is clean. Holds DST meanwhile, so that what is signed is what was looked at."""
-    from jobs.places import load_log_key
-    from pipelines.gate.manifest import note_digest, withdraw_manifest, write_manifest
-    from pipelines.gate.run import check_release
-    from pipelines.lease import hold_lease
-    from pipelines.storage import Folder
+    from diffpriv.jobs.places import load_note_key
+    from diffpriv.pipelines.destination.lease import hold_lease
+    from diffpriv.pipelines.gate.manifest import note_digest, withdraw_manifest, write_manifest
+    from diffpriv.pipelines.gate.run import check_release
+    from diffpriv.pipelines.storage import Folder
 
-    assert job.log_key is not None
-    key = load_log_key(Path(job.log_key), passphrase_file)
+    key = load_note_key(release_key, passphrase_file, "release")
     target = Folder(job.dst)
     if not target.is_folder():
         raise MisuseError(f"DST {job.dst} does not exist.", advice="Run without --gate-only.")
     with hold_lease(target, f"gate-{uuid.uuid4().hex[:8]}"):
         withdraw_manifest(job.dst)
-        report = check_release(job.src, job.dst, settings, format=job.format, processes=job.workers.detect_actors)
+        report = check_release(
+            job.src, job.dst, settings, format=job.format, ignore=job.ignore, processes=job.workers.detect_actors
+        )
         if not report.clean:
             return report, None
         name = write_manifest(job.dst, report, key, int(time.time()))
@@ -224,38 +168,56 @@ def show_gate(console: "Console", dst: str, report: "GateReport", manifest: dict
         console.print(f"NOT RELEASED: over the limit: {', '.join(report.over)}.", markup=False)
         return
     console.print(f"manifest   {manifest['path']}  (SHA-256 {manifest['sha256'][:16]}…)", markup=False)
-    console.print("Nothing is over its limit. Release everything but _diffpriv, which names quarantined samples:")
-    console.print(f"  rsync -a --exclude=/_diffpriv {dst.rstrip('/')}/ RELEASE/", markup=False)
-    console.print(f"  diffpriv check-release RELEASE {manifest['path']} --log-vkey LOG.vkey", markup=False)
+    console.print("Nothing is over its limit. Release everything but .diffpriv, which names quarantined samples:")
+    console.print(f"  rsync -a --exclude=/.diffpriv {dst.rstrip('/')}/ RELEASE/", markup=False)
+    console.print(f"  diffpriv check-release RELEASE {manifest['path']} --release-vkey RELEASE.vkey", markup=False)
 
 
 def check_release_copy(
     folder: Annotated[str, typer.Argument(metavar="RELEASE", help="A copy of a scrubbed dataset.")],
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Its release.note.")],
-    log_vkey: Annotated[Path, typer.Option("--log-vkey", help="The log's public key; never one that came with the copy.")],
+    release_vkey: Annotated[
+        Path,
+        typer.Option("--release-vkey", "--log-vkey", help="The release key's public half; never one that came with the copy."),
+    ],
+    accept: Annotated[
+        list[str] | None, typer.Option(help="A kind of finding or a field that the gate was told to let pass. Repeatable.")
+    ] = None,
 ) -> None:
-    """Compare a copy with its signed release manifest. Exits 1 if a file is altered, missing or not in it."""
+    """Compare a copy with its signed release manifest. Exits 1 if a file is altered, missing or not in it.
+
+    It prints what the gate was told to let pass, and exits 1 for each of it that you don't accept by name.
+    """
     from dataclasses import asdict
 
-    from keys.audit.checkpoint import NoteVerifier
-    from keys.audit.events import to_iso
-    from pipelines.gate.manifest import check_copy
+    from diffpriv.keys.audit.events import to_iso
+    from diffpriv.keys.notes import NoteVerifier
+    from diffpriv.pipelines.gate.manifest import check_copy
 
     try:
         note = manifest.read_bytes()
     except OSError as error:
         raise MisuseError(f"{manifest} can't be read: {error.strerror or error}.") from error
-    found = check_copy(folder, note, NoteVerifier.load(log_vkey))
+    accepted = set(accept or ())
+    found = check_copy(folder, note, NoteVerifier.load(release_vkey))
+
+    refused = sorted(set(found.allowances) - accepted)
 
     def show(console: "Console") -> None:
         console.print(f"{found.files} files of {found.dataset} passed the gate at {to_iso(found.made_at)}", markup=False)
+        for name in found.allowed_fields:
+            console.print(f"ALLOWED: nobody looked into the field {name}", markup=False)
+        for kind, limit in found.lifted.items():
+            console.print(f"ALLOWED: {kind}: {'any number' if limit is None else f'up to {limit}'}", markup=False)
+        for name in refused:
+            console.print(f"NOT ACCEPTED: {name}; give --accept {shlex.quote(name)} if you do", markup=False)
         for what in ("altered", "missing", "extra"):
             for name in getattr(found, what)[:SHOWN]:
                 console.print(f"{what.upper()}: {name}", markup=False)
         console.print("The copy is what passed." if found.clean else "The copy is NOT what passed.")
 
-    OUTPUT.result({"clean": found.clean, **asdict(found)}, show)
-    if not found.clean:
+    OUTPUT.result({"clean": found.clean, **asdict(found), "not_accepted": refused}, show)
+    if not found.clean or refused:
         raise typer.Exit(FOUND_WRONG)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from keys.init import init_keys
+from diffpriv.keys.init import init_keys
 from tests.pipelines.datasets import astronaut, coffee, encoded, group, sample, write_shards
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,15 +37,17 @@ class Program:
     """`diffpriv`, started as a user would: another working folder, passphrases from a file."""
 
     folder: Path
+    always: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, *arguments: object, expect: int | None = 0, **environment: str | None) -> Answer:
         settings = {**os.environ, "PYTHONPATH": str(ROOT), "DIFFPRIV_PASSPHRASE_FILE": str(self.folder / "passphrase")}
+        settings |= dict(self.always)
         for name, value in environment.items():
             settings.pop(name, None)
             if value is not None:
                 settings[name] = value
         done = subprocess.run(
-            [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+            [sys.executable, "-m", "diffpriv.jobs.cli", *map(str, arguments)],
             cwd=self.folder,
             env=settings,
             stdin=subprocess.DEVNULL,
@@ -83,14 +85,16 @@ class Place:
     def request(self, name: str, shard: str, key: str, *more: object, by: str = "requester") -> Path:
         path = self.run.folder / f"{name}.json"
         asked = ("--shard", shard, "--sample", key, "--purpose", "a test", "--requester-key", self.person(by))
-        self.run("recover", "request", path, "--data", self.dst, *asked, *self.logged, *more)
+        self.run("recover", "request", path, "--data", self.dst, "--keys", self.store, "--yes", *asked, *self.logged, *more)
         return path
 
     def approve(self, request: Path, by: str, expect: int = 0) -> Answer:
-        return self.run("recover", "approve", request, "--custodian-key", self.person(by), *self.logged, expect=expect)
+        signed = ("--custodian-key", self.person(by), "--yes", *self.logged)
+        return self.run("recover", "approve", request, *signed, expect=expect)
 
     def recover(self, request: Path, *more: object, expect: int = 0, **changed: Path) -> Answer:
         options = {"--data": self.dst, "--keys": self.store, "--recipient-key": self.keys / "recipient.key"}
+        options |= {"--office-key": self.keys / "office.key"}
         options |= {f"--{name.replace('_', '-')}": path for name, path in changed.items()}
         given = [part for pair in options.items() for part in pair]
         out = self.run.folder / f"{request.stem}-recovered"
@@ -109,26 +113,32 @@ class Place:
 def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     folder = tmp_path_factory.mktemp("program")
     (folder / "passphrase").write_text(PASSPHRASE + "\n")
+    (folder / "passphrase").chmod(0o600)
     return Program(folder)
 
 
-@pytest.fixture(scope="session")
-def key_folder(program: Program) -> Path:
-    # What "keys init" makes (test_startup.py runs that), with a passphrase that is cheap to stretch.
-    init_keys(program.folder / "keys", PASSPHRASE, iterations=1, lanes=1, memory_kib=64)
-    return program.folder / "keys"
+def cheap_keys(folder: Path) -> Path:
+    """What "keys init" makes (test_startup.py runs that), with a passphrase that is cheap to stretch."""
+    init_keys(folder, PASSPHRASE, iterations=1, lanes=1, memory_kib=64)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def key_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log's key serves one log, so each module has keys of its own."""
+    return cheap_keys(tmp_path_factory.mktemp("keys") / "keys")
 
 
 def _sanitized(program: Program, keys: Path, name: str, src: Path, *options: object) -> Place:
     base = program.folder / name
     places = ("--keys", base / "store", "--audit", base / "audit")
-    signed = ("--log-key", keys / "log.key", "--recipient", keys / "recipient.json")
+    signed = ("--log-key", keys / "log.key", "--recipient", keys / "recipient.json", "--policy", keys / "policy.json")
     answer = program("--json", "sanitize", src, base / "data", *places, *signed, *options)
     return Place(program, src, base / "data", base / "store", base / "audit", keys, answer.json())
 
 
 @pytest.fixture(scope="session")
-def shards(program: Program, key_folder: Path) -> Place:
+def shards(program: Program) -> Place:
     """Two tars: a face in a lossless picture, six in a JPEG, a picture without one, and one that is cut short."""
     cut = encoded(astronaut(256), "JPEG")
     src = write_shards(
@@ -140,11 +150,11 @@ def shards(program: Program, key_folder: Path) -> Place:
             + sample("001/cut", 3, cut[: len(cut) // 2]),
         },
     )
-    return _sanitized(program, key_folder, "first", src, "--transform", "fill", "--recovery", "exact")
+    return _sanitized(program, cheap_keys(program.folder / "keys"), "first", src, "--transform", "fill", "--recovery", "exact")
 
 
 @pytest.fixture(scope="session")
-def pictures(program: Program, key_folder: Path) -> Place:
+def pictures(program: Program) -> Place:
     """A picture folder, protected by a job file."""
     src = program.folder / "pictures"
     (src / "a").mkdir(parents=True)
@@ -153,8 +163,11 @@ def pictures(program: Program, key_folder: Path) -> Place:
     job = program.folder / "job.yaml"
     settings = {"transform": {"transform": "fill", "recovery": "exact"}, "workers": {"detect_batch": 4}}
     job.write_text(yaml.safe_dump(settings))
-    telemetry = ("--json-lines", "--metrics", program.folder / "second.prom")
-    return _sanitized(program, key_folder, "second", src, "--config", job, "--transform", "blur", *telemetry)
+    engine = ("--engine", "beam")  # what is asked of this one, no engine decides
+    telemetry = (*engine, "--json-lines", "--metrics", program.folder / "second.prom")
+    return _sanitized(
+        program, cheap_keys(program.folder / "keys-2"), "second", src, "--config", job, "--transform", "blur", *telemetry
+    )
 
 
 @pytest.fixture

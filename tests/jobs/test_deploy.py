@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.config import load_job
+from diffpriv.pipelines.config import load_job
 from tests.jobs.conftest import ROOT, Program
 from tests.pipelines.datasets import astronaut, coffee, encoded, sample, write_shards
 
@@ -67,11 +67,13 @@ def machine(program: Program, key_folder: Path) -> Path:
     for name in ("src", "dst", "keys", "audit", "log_key"):
         settings[name] = f"{base}{settings[name]}"
     settings["recipients"] = [f"{base}{path}" for path in settings["recipients"]]
+    settings["policy"] = f"{base}{settings['policy']}"
     settings["transform"] = {"transform": "fill", "recovery": "exact"}
     settings["engine"] = "beam"  # starts in this process; what is tested is the command line, and Ray has tests of its own
     (base / "etc/diffpriv/job.yaml").write_text(yaml.safe_dump(settings))
-    for name in ("log.key", "recipient.json"):
-        shutil.copy(key_folder / name, base / "etc/diffpriv" / name)
+    (base / "etc/diffpriv-log").mkdir()
+    for place in (settings["log_key"], *settings["recipients"], settings["policy"]):
+        shutil.copy(key_folder / Path(place).name, place)
     return base
 
 
@@ -179,8 +181,31 @@ def test_kuberay_manifests_have_the_fields_of_their_kind(name: str) -> None:
         assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
         job = yaml.safe_load((DEPLOY / "job.yaml").read_text())
-        used = [job[place] for place in ("src", "dst", "keys", "audit", "log_key")] + job["recipients"]
-        assert all(path.startswith(tuple(mounts.values())) for path in used)
+        used = [job[place] for place in ("src", "dst", "keys", "audit", "policy")] + job["recipients"]
+        assert all(f"{path}/".startswith(tuple(f"{mount}/" for mount in mounts.values())) for path in used)
+
+
+@pytest.mark.parametrize("name", ["rayjob.yaml", "raycronjob.yaml"])
+def test_the_log_key_is_mounted_where_the_driver_runs_and_nowhere_else(name: str) -> None:
+    spec = manifest(name)["spec"]
+    cluster = spec.get("jobTemplate", spec)["rayClusterSpec"]
+    job = yaml.safe_load((DEPLOY / "job.yaml").read_text())
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    (secret,) = [volume["secret"] for volume in head["volumes"] if "secret" in volume]
+    assert secret["defaultMode"] == 0o400
+    mounts = {mount["name"]: mount["mountPath"] for mount in head["containers"][0]["volumeMounts"]}
+    assert job["log_key"] == f"{mounts['log-key']}/log.key"
+    for worker in cluster["workerGroupSpecs"]:
+        assert "secret" not in str(worker)
+        assert "log-key" not in str(worker)
+
+
+@pytest.mark.parametrize("name", ["rayjob.yaml", "raycronjob.yaml"])
+def test_data_keys_and_log_lie_on_volumes_of_their_own(name: str) -> None:
+    spec = manifest(name)["spec"]
+    volumes = spec.get("jobTemplate", spec)["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"]
+    claims = {one["name"]: one["persistentVolumeClaim"]["claimName"] for one in volumes if "persistentVolumeClaim" in one}
+    assert len({claims[name] for name in ("data", "keys", "log")}) == 3
 
 
 def test_the_two_manifests_run_the_same_job() -> None:

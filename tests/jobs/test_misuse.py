@@ -1,11 +1,13 @@
 """What is asked for wrongly is refused with one clear sentence, before anything is written."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from diffpriv.jobs.output import Output
 from tests.jobs.conftest import Program
 from tests.pipelines.datasets import coffee, encoded, sample, write_shards
 
@@ -47,6 +49,8 @@ def _command(settings: dict[str, Any]) -> list[object]:
         (lambda s: {"--recovery": "keys"}, "cannot keep the tier"),
         (lambda s: {"--config": s["src"] / "missing.yaml"}, "cannot be read"),
         (lambda s: {"--gpus": "0.3"}, "no exact fraction"),
+        (lambda s: {"--cover": "hat"}, "Choose one of: head, face, square"),
+        (lambda s: {"--keep": "9"}, "bits from 0 to 8"),
     ],
     ids=[
         "SRC missing",
@@ -60,6 +64,8 @@ def _command(settings: dict[str, Any]) -> list[object]:
         "tier that a baseline lacks",
         "job file missing",
         "GPU share that fills no GPU",
+        "unknown cover",
+        "more bits than there are",
     ],
 )
 def test_a_wrong_job_exits_2_and_writes_nothing(
@@ -131,3 +137,18 @@ def test_a_demo_never_removes_what_it_did_not_make(program: Program, fresh: Fres
     (fresh("mine") / "thesis.txt").write_text("years of work")
     assert "no demo made it" in program("demo", "--out", fresh("mine"), expect=2).err
     assert (fresh("mine") / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_strangers_file_name_moves_no_cursor(program: Program) -> None:
+    said = program("keys", "list", "none\x1b[2J\u202e", expect=2).err
+    assert "\\x1b[2J\\u202e" in said
+    assert "\x1b" not in said
+
+
+def test_json_for_machines_moves_no_terminals_cursor_either(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"name": "a\x1b[2J\x9b31m\u202etxt\U000e0041", "sample": "Grüße 顔"}
+    Output(json=True).result(names, lambda console: None)
+    printed = capsys.readouterr().out
+    assert all(one.isprintable() or one == "\n" for one in printed)
+    assert json.loads(printed) == names
+    assert "Grüße 顔" in printed

@@ -13,7 +13,7 @@ from tests.jobs.conftest import ROOT
 HEAVY = {"torch", "ray", "pyarrow", "numpy", "cv2", "pandas", "PIL", "diffusers", "onnxruntime", "apache_beam", "webdataset"}
 PROBE = """
 import json, sys
-from jobs.cli import main
+from diffpriv.jobs.cli import main
 sys.argv = ["diffpriv", *json.loads(sys.argv[1])]
 try:
     main()
@@ -23,9 +23,10 @@ print("MODULES", json.dumps(sorted({name.partition(".")[0] for name in sys.modul
 """
 
 
-def _loaded_by(*arguments: str, **environment: str) -> set[str]:
+def _loaded_by(*arguments: str, cwd: Path | None = None, **environment: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps(arguments)],
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
@@ -52,8 +53,9 @@ def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
 
 
 def test_making_keys_and_reading_a_log_loads_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "passphrase").touch(0o600)
     (tmp_path / "passphrase").write_text("for tests only")
     keys, phrase = str(tmp_path / "keys"), str(tmp_path / "passphrase")
-    assert not _loaded_by("keys", "init", keys, "--passphrase-file", phrase) & HEAVY
-    assert not _loaded_by("keys", "list", keys) & (HEAVY - {"pyarrow"})
-    assert not _loaded_by("audit", "verify", str(tmp_path / "audit"), "--log-vkey", f"{keys}/log.vkey") & HEAVY
+    assert not _loaded_by("keys", "init", keys, "--passphrase-file", phrase, cwd=tmp_path) & HEAVY
+    assert not _loaded_by("keys", "list", keys, cwd=tmp_path) & (HEAVY - {"pyarrow"})
+    assert not _loaded_by("audit", "verify", str(tmp_path / "audit"), "--log-vkey", f"{keys}/log.vkey", cwd=tmp_path) & HEAVY
