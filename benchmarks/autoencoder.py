@@ -18,8 +18,8 @@ from benchmarks.photos import LabelledCrops, load_photos
 from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.latents import decode_latents, encode_crops, encode_detail
 from diffpriv.metrics.images import sharpness
-from diffpriv.payloads import pack_numbers
 from diffpriv.recovery import psnr
+from diffpriv.transforms.payloads import pack_numbers
 from diffpriv.weights import load_pipeline, resolve_model
 
 BATCH = 32

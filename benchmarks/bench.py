@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import environment
-from pipelines.workers import fix_threads
+from diffpriv.pipelines.threads import fix_threads
 
 RELEASED_TRAINING_STEPS, RELEASED_EVALUATIONS = 6100, 170
 BARS = {
@@ -187,17 +187,18 @@ class Bench:
             return self._loop
         from benchmarks.growth import job_mapping
         from diffpriv.config import TransformConfig
+        from diffpriv.keys.context import ShardContext
+        from diffpriv.keys.recipients import Recipient
+        from diffpriv.keys.sealing import seal_part
+        from diffpriv.keys.sources import RandomKeySource
+        from diffpriv.pipelines.config import JobConfig
+        from diffpriv.pipelines.formats.base import Shard
+        from diffpriv.pipelines.formats.registry import shard_format
+        from diffpriv.pipelines.records.samples import DetectedSample, Sample
+        from diffpriv.pipelines.steps.finder import Finder
+        from diffpriv.pipelines.steps.protect import protect
+        from diffpriv.pipelines.storage import Folder
         from diffpriv.transforms import load_transform
-        from keys.context import ShardContext
-        from keys.recipients import Recipient
-        from keys.sealing import seal_part
-        from keys.sources import RandomKeySource
-        from pipelines.config import JobConfig
-        from pipelines.finding import Finder
-        from pipelines.formats import Shard, shard_format
-        from pipelines.samples import DetectedSample, Sample
-        from pipelines.steps import protect
-        from pipelines.storage import Folder
 
         src = self._dataset(self._count)
         config = JobConfig.from_mapping(job_mapping(self._work, "loop", src, {"preset": "fast", "recovery": "keys"}))

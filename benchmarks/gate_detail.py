@@ -15,8 +15,8 @@ import torch
 from benchmarks.photos import load_photos, publish_crops, read_pixels
 from benchmarks.privacy import SEEDS
 from diffpriv.config import TransformConfig
+from diffpriv.pipelines.gate.copies import CHIP, SAME_DETAIL, likeness
 from diffpriv.transforms.diffprivacy import load_diffprivacy_transform
-from pipelines.gate.copies import CHIP, SAME_DETAIL, likeness
 
 
 def chip(crop: np.ndarray) -> np.ndarray:

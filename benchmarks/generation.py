@@ -26,7 +26,6 @@ from diffpriv.generation import generate_faces
 from diffpriv.metrics.distribution import frechet_distance, kernel_distance
 from diffpriv.recognizers import load_recognizer
 from diffpriv.transforms.diffprivacy import load_diffprivacy_transform
-from diffpriv.weights import load_pipeline, resolve_model
 
 MARGIN = 64  # detectors look for faces with something around them
 SHEET_COLUMNS = 8
@@ -61,9 +60,7 @@ def measure(data: LabelledCrops, model: str, preset: str, spec: str, count: int,
     count = min(count, len(order) // 2)
     reference, other = order[:count], order[count : 2 * count]
     started = time.process_time()
-    alone = generate_faces(
-        count, hashlib.sha256(b"benchmarks.generation %d" % seed).digest(), load_pipeline(resolve_model(model))
-    )
+    alone = generate_faces(count, hashlib.sha256(b"benchmarks.generation %d" % seed).digest())
     alone_seconds = time.process_time() - started
     transform = load_diffprivacy_transform(TransformConfig(preset=preset, model=model, recovery="none"))
     protected, _ = publish_crops(transform, data.take(other), SALT)

@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 
 from benchmarks.environment import environment
-from pipelines.config import JobConfig
+from diffpriv.pipelines.config import JobConfig
 
 PER_SHARD = 250
 TICK = 1.0  # seconds between two looks at the processes
@@ -90,7 +90,7 @@ def make_dataset(folder: Path, pictures: list[np.ndarray], samples: int, seed: i
 
 def job_mapping(work: Path, name: str, src: Path, transform: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A job's settings; its recipient is made at the first call."""
-    from keys.init import init_keys
+    from diffpriv.keys.init import init_keys
 
     keyring = work / "keyring"
     if not keyring.exists():
@@ -111,7 +111,7 @@ def job_mapping(work: Path, name: str, src: Path, transform: dict[str, Any], **c
 
 def drive(job: Path, told: Path) -> None:
     """In the job's own process: run it and write down after each shard how far it is."""
-    from pipelines.ray_driver import run
+    from diffpriv.pipelines.engines.ray_driver import run
 
     config = JobConfig.from_mapping(json.loads(job.read_text()))
     with told.open("w", buffering=1) as out:

@@ -28,10 +28,10 @@ from diffpriv.crops import to_pixels, to_tensor
 from diffpriv.inversion import invert, regenerate
 from diffpriv.keyed_noise import KeyedMap
 from diffpriv.latents import decode_latents, encode_crops, encode_detail
-from diffpriv.payloads import pack_key_i, unpack_key_i
 from diffpriv.recognizers import load_recognizer
 from diffpriv.recovery import psnr
 from diffpriv.transforms.diffprivacy import DiffPrivacyTransform, load_diffprivacy_transform
+from diffpriv.transforms.payloads import pack_key_i, unpack_key_i
 
 RATE = 1e-3
 KNOWN = 0.75

@@ -4,6 +4,7 @@ The face taken from a photo is the one nearest its middle, weighted by size, sin
 """
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,80 @@ def read_pixels(encoded: bytes) -> np.ndarray:
     if decoded is None:
         raise ValueError("these bytes are no picture")
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A labelled photo. face: its subject's. crop: (128, 128, 3) uint8 RGB, aligned."""
+
+    path: Path
+    group: str
+    person: str
+    face: Face
+    crop: np.ndarray
+
+    def read(self) -> np.ndarray:
+        """(height, width, 3) uint8 RGB, upright."""
+        with Image.open(self.path) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+
+
+def find_subjects(folder: Path, cache: Path | None = None) -> list[Photo]:
+    """Every photo of the manifest in which a face is found, and where; with `cache` that is kept in this .npz."""
+    with (folder / "manifest.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    stored: dict[str, np.ndarray] = {}
+    if cache is not None and cache.exists():
+        with np.load(cache) as archive:
+            stored = dict(archive)
+    detector = load_detector("centerface") if not stored else None
+    photos = []
+    for row in rows:
+        path, person, name = folder / row["file"], f"{row['group']}/{row['person']}", row["file"]
+        if detector is not None:
+            with Image.open(path) as opened:
+                image = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+            faces = detector.detect([image])[0]
+            if faces:
+                face = _subject(faces, image.shape[1], image.shape[0])
+                stored[f"{name}/face"] = np.concatenate([face.box, [face.score], face.landmarks.ravel()])
+                stored[f"{name}/crop"] = warp_to_crop(image, face_to_crop_matrix(face.landmarks))
+        if f"{name}/face" in stored:
+            numbers = stored[f"{name}/face"]
+            face = Face(tuple(numbers[:4]), numbers[5:].reshape(5, 2), float(numbers[4]))
+            photos.append(Photo(path, row["group"], person, face, stored[f"{name}/crop"]))
+    if cache is not None and not cache.exists():
+        np.savez(cache, **stored)  # type: ignore[arg-type]
+    return photos
+
+
+def choose_people(photos: Sequence[Photo], limit: int | None) -> np.ndarray:
+    """Rows of about `limit` photos, two of each person, people drawn at random (seed 7) among those who have two.
+
+    Args:
+        limit: None takes all.
+    """
+    if limit is None:
+        return np.arange(len(photos))
+    person = np.array([photo.person for photo in photos])
+    random = np.random.default_rng(7)
+    rows: list[int] = []
+    for name in random.permutation(sorted(set(person.tolist()))):
+        own = np.nonzero(person == name)[0]
+        if len(own) > 1 and len(rows) + 1 < limit:
+            rows += random.choice(own, 2, replace=False).tolist()
+    return np.sort(np.array(rows))
+
+
+def nearest_face(faces: Sequence[Face], to: Face) -> Face | None:
+    """The face whose landmarks' middle is nearest, at most one eye distance away; None if there is none."""
+    middle = to.landmarks.mean(0)
+
+    def away(face: Face) -> float:
+        return float(np.linalg.norm(face.landmarks.mean(0) - middle))
+
+    best = min(faces, key=away, default=None)
+    return best if best is not None and away(best) <= np.linalg.norm(to.landmarks[0] - to.landmarks[1]) else None
 
 
 def load_photos(

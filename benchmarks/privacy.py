@@ -25,10 +25,10 @@ from diffpriv.detectors import load_detector
 from diffpriv.errors import ModelError
 from diffpriv.faces.alignment import CANONICAL_LANDMARKS
 from diffpriv.faces.compositing import face_mask
-from diffpriv.payloads import pack_key_i, unpack_key_i
 from diffpriv.recognizers import load_recognizer
 from diffpriv.recovery import psnr
 from diffpriv.transforms.diffprivacy import DiffPrivacyTransform, load_diffprivacy_transform
+from diffpriv.transforms.payloads import pack_key_i, unpack_key_i
 
 NO_LIMIT = {"anonymize": 1.0, "hide": -1.0}  # `similarity_limit` that every face meets, by task
 MIDDLE = CANONICAL_LANDMARKS.mean(0) + 64  # of the face in a crop with a margin of 64 pixels

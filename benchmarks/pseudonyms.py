@@ -20,9 +20,9 @@ from torch.nn import functional
 from benchmarks.photos import LabelledCrops, load_photos, publish_crops, verification_rate
 from diffpriv.config import TransformConfig
 from diffpriv.faces.alignment import face_to_crop_matrix, map_points, warp_to_crop
+from diffpriv.pipelines.pictures.codec import decode
 from diffpriv.recognizers import Recognizer, load_recognizer
 from diffpriv.transforms import load_transform
-from pipelines.images import decode
 
 FAR = 1e-3
 SALT = b"face".ljust(24, b".")

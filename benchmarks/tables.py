@@ -22,19 +22,20 @@ from PIL import Image
 
 from diffpriv.config import TransformConfig
 from diffpriv.detectors import load_detector
+from diffpriv.keys.context import ShardContext
+from diffpriv.keys.sources import RandomKeySource
+from diffpriv.pipelines.evaluation.report import percent, write_report
+from diffpriv.pipelines.evaluation.run import evaluate
+from diffpriv.pipelines.evaluation.settings import EvaluationSettings
+from diffpriv.pipelines.formats.registry import shard_format
+from diffpriv.pipelines.formats.source import open_source
+from diffpriv.pipelines.pictures.codec import PictureLimits
+from diffpriv.pipelines.records.samples import DetectedSample, ProtectedSample, Sample
+from diffpriv.pipelines.steps.detect import detect
+from diffpriv.pipelines.steps.protect import protect
+from diffpriv.pipelines.storage import Folder
+from diffpriv.pipelines.threads import fix_threads
 from diffpriv.transforms import load_transform
-from keys.context import ShardContext
-from keys.sources import RandomKeySource
-from pipelines.evaluation.report import percent, write_report
-from pipelines.evaluation.run import evaluate
-from pipelines.evaluation.settings import EvaluationSettings
-from pipelines.formats import shard_format
-from pipelines.images import PictureLimits
-from pipelines.samples import DetectedSample, ProtectedSample, Sample
-from pipelines.sources import open_source
-from pipelines.steps import detect, protect
-from pipelines.storage import Folder
-from pipelines.workers import fix_threads
 
 TASKS = ("anonymize", "hide")
 PHOTOS_PER_PERSON = 4
@@ -62,12 +63,11 @@ def take_photos(photos: Path, original: Path, limit: int, seed: int) -> list[tup
 
 def make_photos(original: Path, limit: int) -> list[tuple[str, str, str]]:
     """Two "photos" of each face that the model makes up: other light, another size, mirrored."""
-    from diffpriv.generation import generate_faces
-    from jobs.demo_dataset import GENERATED_SEED, portrait
+    from diffpriv.generation import generate_portraits
+    from diffpriv.jobs.demo_dataset import GENERATED_SEED
 
     made = []
-    for number, face in enumerate(generate_faces(min(FACES_OF_NOBODY, limit // 2), GENERATED_SEED)):
-        first = np.asarray(portrait(face, number))
+    for number, first in enumerate(generate_portraits(min(FACES_OF_NOBODY, limit // 2), GENERATED_SEED)):
         second = cv2.convertScaleAbs(cv2.resize(first[:, ::-1], None, fx=0.8, fy=0.8), alpha=0.85, beta=12)
         for place, picture in enumerate((first, second)):
             file = f"{number:03d}/{place}.png"

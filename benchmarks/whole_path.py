@@ -33,22 +33,23 @@ import numpy as np
 import webdataset
 
 from diffpriv.faces.alignment import warp_to_crop
-from diffpriv.payloads import decode_payload
+from diffpriv.keys.audit.log import AuditLog
+from diffpriv.keys.audit.verify import verify_log
+from diffpriv.keys.cleartext import reveal
+from diffpriv.keys.init import init_keys
+from diffpriv.keys.keyfile import KeyFile
+from diffpriv.keys.notes import NoteKey
+from diffpriv.keys.recipients import RecipientKey
+from diffpriv.keys.sources import DerivedKeySource
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.destination.published import measure, records
+from diffpriv.pipelines.engines.ray_driver import run
+from diffpriv.pipelines.pictures.codec import decode
+from diffpriv.pipelines.run.report import RunReport
+from diffpriv.pipelines.steps.protect import TRANSFORM_LABEL
 from diffpriv.recovery import psnr, recover_face
-from keys.audit.checkpoint import NoteKey
-from keys.audit.log import AuditLog
-from keys.cleartext import reveal
-from keys.init import init_keys
-from keys.keyfile import KeyFile
-from keys.recipients import RecipientKey
-from keys.sources import DerivedKeySource
-from keys.store import KeyStore
-from pipelines.config import JobConfig
-from pipelines.images import decode
-from pipelines.published import measure, records
-from pipelines.ray_driver import run
-from pipelines.report import RunReport
-from pipelines.steps import TRANSFORM_LABEL
+from diffpriv.transforms.payloads import decode_payload
 
 SHARDS = 8
 OTHER_WORKERS = {
@@ -122,8 +123,8 @@ def compare_with_source(work: Path, config: JobConfig) -> dict:
     """Counts of pictures and fields that are as they should be, and of those that are not."""
     faces: dict[tuple[str, str], int] = {}
     for record in records(config.dst):
-        for sample, *_ in record["faces"]:
-            faces[record["shard"], sample] = faces.get((record["shard"], sample), 0) + 1
+        for face in record.faces:
+            faces[record.shard, face.sample] = faces.get((record.shard, face.sample), 0) + 1
     result = {"changed": 0, "identical": 0, "wrong": 0, "fields identical": 0, "order kept": 0}
     for source in sorted((work / "src").glob("*.tar")):
         before, after = members(source), members(Path(config.dst) / source.name)
@@ -146,11 +147,11 @@ def content_of(config: JobConfig, key: RecipientKey, log: AuditLog) -> dict:
     opened = {}
     store = KeyStore(config.keys or "")
     for record in records(config.dst):
-        file = KeyFile.parse(store.get("photos", record["shard"]))
-        for sample, index, _, _, recoverable in record["faces"]:
-            if recoverable:
-                face = file.open_face(sample, index, key)
-                opened[record["shard"], sample, index] = (reveal(face.key), face.payload)
+        file = KeyFile.parse(store.get("photos", record.shard))
+        for one in record.faces:
+            if one.recoverable:
+                face = file.open_face(one.sample, one.face_index, key)
+                opened[record.shard, one.sample, one.face_index] = (reveal(face.key), face.payload)
     events = sorted(event.facts["shard"] for _, event in log.events() if event.kind == "shard committed")
     return {"data": measure(config.dst), "keys": opened, "events": events}
 
@@ -174,14 +175,14 @@ def recover_all(config: JobConfig, work: Path, key: RecipientKey, limit: int) ->
     store, exact = KeyStore(config.keys or ""), 0
     values: list[float] = []
     for record in records(config.dst):
-        before, after = members(work / "src" / record["shard"]), members(Path(config.dst) / record["shard"])
-        file = KeyFile.parse(store.get("photos", record["shard"]))
-        for sample, index, field, _, recoverable in record["faces"]:
-            if not recoverable or len(values) >= limit:
+        before, after = members(work / "src" / record.shard), members(Path(config.dst) / record.shard)
+        file = KeyFile.parse(store.get("photos", record.shard))
+        for one in record.faces:
+            if not one.recoverable or len(values) >= limit:
                 continue
-            face = file.open_face(sample, index, key)
-            published = decode(after[f"{sample}.{field}"]).pixels
-            original = decode(before[f"{sample}.{field}"]).pixels
+            face = file.open_face(one.sample, one.face_index, key)
+            published = decode(after[f"{one.sample}.{one.field}"]).pixels
+            original = decode(before[f"{one.sample}.{one.field}"]).pixels
             recovered = recover_face(face.payload, face.key.derive(TRANSFORM_LABEL), published)
             crop = warp_to_crop(original, decode_payload(face.payload, face.key.derive(TRANSFORM_LABEL)).matrix)
             values.append(psnr(recovered.crop, crop))
@@ -214,7 +215,7 @@ def check(work: Path, photos: Path, recoveries: int, after: tuple[float, float],
     show("counts", report.counts | {"seconds": round(seconds), "faces per second": round(report.counts["faces"] / seconds, 2)})
     show("pictures", compare_with_source(work, config))
     show("limit", {"highest similarity": report.highest_similarity, "filled": report.filled, "quarantined": report.quarantined})
-    verified = log("first").verify(key_store=KeyStore(config.keys or ""), data=measure(config.dst))
+    verified = verify_log(log("first"), key_store=KeyStore(config.keys or ""), data=measure(config.dst))
     show("audit", {"ok": verified.ok, "problems": list(verified.problems)})
     nothing = protect(work, "first")[1]
     show("rerun does nothing", nothing.nothing_to_do)

@@ -11,7 +11,7 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.beam_transform import ProtectRows
+from diffpriv.pipelines.rows.beam_transform import ProtectRows
 
 
 def with_faces(row: dict[str, Any]) -> dict[str, Any]:

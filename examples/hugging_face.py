@@ -8,8 +8,8 @@ from typing import Any
 
 from datasets import Dataset, Image
 
-from keys.store import KeyStore
-from pipelines.api import ProtectBatch, key_file
+from diffpriv.keys.store import KeyStore
+from diffpriv.pipelines.rows.protector import ProtectBatch, key_file
 
 
 def main(photos: str, out: str, keys: str, recipient: str, **settings: Any) -> Dataset:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines.api import protect_image
+from diffpriv.pipelines.rows.protector import protect_image
 
 
 def main(picture: str, out: str, recipient: str, **settings: Any) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from pipelines.api import ProtectBatch
+from diffpriv.pipelines.rows.protector import ProtectBatch
 
 
 def before(table: pa.Table) -> pa.Table:

@@ -12,6 +12,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "benchmarks.gpu", *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_small_shapes_go_through_on_the_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     done = run(
