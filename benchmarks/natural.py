@@ -201,6 +201,13 @@ def figures_of(report: dict[str, Any], command: str) -> list[Figure]:
     return [Figure(topic, what, figure, command) for topic, what, figure in pairs]
 
 
+def command_line(arguments: argparse.Namespace) -> str:
+    """What to type for the same figures, with names in capitals for what lies elsewhere on each machine."""
+    settings = f"--task {arguments.task} --cover {arguments.cover} --preset {arguments.preset} --keep {arguments.keep}"
+    photos = f" --limit {arguments.limit}" if arguments.limit else ""
+    return f"python -m benchmarks.natural PHOTOS {settings}{photos} --second {arguments.second} --seed {arguments.seed}"
+
+
 def write_sheet(path: Path, made: Published, columns: int = 4) -> None:
     """Before and after, side by side, unselected."""
     tiles = [np.concatenate([one.head, two.head], 1) for one, two in zip(made.before, made.after, strict=True)]
@@ -228,13 +235,17 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="an .npz of where faces are; keep it out of the repository")
     parser.add_argument("--sheet", type=Path, help="a JPEG of unselected tiles: real people")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", action="store_true", help="keep the figures in benchmarks/results")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    text = json.dumps(measure(arguments), indent=1)
+    report = measure(arguments)
+    text = json.dumps(report, indent=1)
     print(text)
     if arguments.json:
         arguments.json.write_text(text + "\n")
+    if arguments.record:
+        record("natural", *figures_of(report, command_line(arguments)))
 
 
 if __name__ == "__main__":

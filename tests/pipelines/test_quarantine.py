@@ -51,7 +51,7 @@ def quarantined(data: bytes, detector: Any = None, limits: PictureLimits = LIMIT
     [
         (b"no picture, and 4096 bytes of pixels named frames", {}, Code.NOT_A_PICTURE),
         (JPEG[: len(JPEG) // 2], {}, Code.UNREADABLE),
-        (b"\0\0\0\x18ftypavif" + bytes(40), {}, Code.UNSUPPORTED),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), {}, Code.UNSUPPORTED),
         (JPEG, {"limits": PictureLimits(max_pixels=10)}, Code.TOO_LARGE),
         (encoded(GHOST, "PNG"), {"detector": OneFace()}, Code.HIDDEN_FACE),
         (JPEG, {"detector": Refusing()}, Code.DETECTOR),
