@@ -148,6 +148,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     made = publish(transform, photos, lookers, arguments.second, arguments.seed)
     if arguments.sheet:
         write_sheet(arguments.sheet, made)
+    if arguments.crops:
+        before, after = (np.stack([one.placed for one in part]) for part in (made.before, made.after))
+        np.savez(arguments.crops, originals=before, outputs=after, people=np.array([photo.person for photo in photos]))
     report: dict[str, Any] = {
         "transform": transform.identity,
         "settings": config.to_mapping(),
@@ -234,6 +237,7 @@ def main() -> None:
     parser.add_argument("--judge", action="append", default=[], help="a recogniser's spec, such as human:FOLDER; repeatable")
     parser.add_argument("--cache", type=Path, help="an .npz of where faces are; keep it out of the repository")
     parser.add_argument("--sheet", type=Path, help="a JPEG of unselected tiles: real people")
+    parser.add_argument("--crops", type=Path, help="an .npz of pairs for benchmarks.attackers: real people")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--record", action="store_true", help="keep the figures in benchmarks/results")
     parser.add_argument("--threads", type=int, default=1)

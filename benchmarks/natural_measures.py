@@ -40,13 +40,15 @@ class Shot:
     """One face in one picture.
 
     Attributes:
-        crop: (128, 128, 3), aligned to the landmarks seen there. head: (224, 224, 3), where the original's head is.
+        crop: (128, 128, 3), aligned to the landmarks seen there.
+        placed: the same, aligned to the original's landmarks. head: (224, 224, 3), where the original's head is.
         landmarks: (5, 2) where a detector sees the face, None where it sees none.
         appearance: by dense landmarks. height, unit: of the original's box, and its eye distance, pixels.
         sharp, sharp_native: deviations of the Laplacian, at 128 px and without shrinking.
     """
 
     crop: np.ndarray
+    placed: np.ndarray
     head: np.ndarray
     landmarks: np.ndarray | None
     appearance: Appearance
@@ -70,15 +72,17 @@ def take_shot(image: np.ndarray, face: Face, before: Shot | None, lookers: Looke
     in_place = face_to_crop_matrix(face.landmarks)
     scale = float(np.sqrt(abs(np.linalg.det(in_place[:, :2]))))
     native = max(1, min(8, round(1 / max(scale, 0.125))))
+    placed = warp_to_crop(image, in_place)
     return Shot(
         crop=warp_to_crop(image, face_to_crop_matrix(landmarks)),
+        placed=placed,
         head=sample_square(image, square_matrix(face.landmarks, HEAD_WIDTH, FEATURE_SIDE, HEAD_EYES), FEATURE_SIDE),
         landmarks=None if found is None else found.landmarks,
         appearance=measure_appearance(image, mesh),
         looks=lookers.looks.look(image, mesh) if lookers.looks else None,
         height=face.height,
         unit=unit,
-        sharp=laplacian_deviation(warp_to_crop(image, in_place)),
+        sharp=laplacian_deviation(placed),
         sharp_native=laplacian_deviation(
             warp_to_crop(image, face_to_crop_matrix(face.landmarks, CANONICAL_SIZE * native), CANONICAL_SIZE * native)
         ),
