@@ -82,6 +82,9 @@ class JobOptions:
         int | None,
         typer.Option(metavar="BITS", help="0 to 8: bits of a face's coarse looks that its new one may keep; 0 keeps none."),
     ] = None
+    thorough: Annotated[
+        bool | None, typer.Option("--thorough", help="Look for faces at half and double size and turned too: slower.")
+    ] = None
     strip_metadata: Annotated[
         str | None, typer.Option(help="Whose EXIF, XMP, comments and thumbnails go: changed pictures', or all.")
     ] = None
@@ -119,6 +122,7 @@ class JobOptions:
             dataset=self.dataset,
             format=self.format,
             detector=self.detector,
+            thorough=self.thorough,
             strip_metadata=self.strip_metadata,
             keep_metadata=self.keep_metadata,
             mark=self.mark,

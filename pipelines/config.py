@@ -75,7 +75,7 @@ class JobConfig(Strict):
         ignore: patterns (`*`, `?`, `[…]`) of names of files, folders and tar members that are left out, and counted.
         transform: what happens to a face.
         detector, detector_options: see `diffpriv.detectors.load_detector`.
-        thorough: look for faces at half and double size too, as the release gate does.
+        thorough: look for faces at half and double size and turned by quarters too, as the release gate does.
         max_pixels, max_frames: `pipelines.pictures.codec.PictureLimits`.
         sidecars: what happens to fields that hold boxes, landmarks, embeddings or pictures, or cannot be looked into: "report"
             counts and publishes them as they were, "drop" leaves them out, "refuse" publishes no shard that has one

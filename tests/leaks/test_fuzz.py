@@ -140,3 +140,25 @@ def test_no_hiding_passes(part: int, count: int) -> None:
         if through:
             passed.append((number, len(data), data[:40]))
     assert passed == [], f"{len(passed)} of {count} passed"
+
+
+@pytest.mark.parametrize("width", [5, 9, 14, 17, 23, 90, 8000])
+@pytest.mark.parametrize("between", [b" ", b"\n", b",", b"-", b"_"])
+def test_numbers_of_several_bytes_do_not_pass_wherever_they_are_cut(width: int, between: bytes) -> None:
+    data = bytes(one ^ 0x5A for one in jpeg())  # so that no file begins in it
+    numbers = "\n".join(str(int.from_bytes(data[at : at + 7], "big")) for at in range(0, len(data), 7)).encode()
+    cut = between.join(numbers[at : at + width] for at in range(0, len(numbers), width))
+    assert not clean(cut, Lookout([load_detector("centerface")]))
+
+
+def test_tables_of_numbers_that_people_have_pass() -> None:
+    chance = np.random.default_rng(7)
+    rows = zip(
+        range(100_000, 100_400),  # a number of each row
+        1_760_000_000_000 + np.sort(chance.integers(0, 10**10, 400)),  # milliseconds
+        4_915_000_000_000 + chance.integers(0, 10**10, 400),  # telephone numbers
+        chance.integers(0, 4000, (400, 4)).tolist(),  # a box
+        strict=True,
+    )
+    table = "id,at,phone,x0,y0,x1,y1\n" + "\n".join(f"{n},{at},{phone},{','.join(map(str, box))}" for n, at, phone, box in rows)
+    assert clean(table.encode(), Lookout([load_detector("centerface")]))

@@ -1,6 +1,7 @@
 """The same job under Beam: the same bytes, the same promises."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_the_audit_join_names_what_is_missing_orphaned_doubled_and_altered(
     (dst / ".diffpriv/commits/d.tar.json").unlink()
     store.put("faces", "e.tar", b"no key file")
     (event,) = (e for _, e in log.events() if e.kind == "shard committed" and e.facts["shard"] == "f.tar")
-    log.append([event])
+    log.append([replace(event, at=max(one.at for _, one in log.events()))])
     found = collect.audit_join(config.dst, config.keys, log)
     assert {(one.shard, one.kind, one.what) for one in found} == {
         ("a.tar", "missing", "key file"),
