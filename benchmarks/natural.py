@@ -179,7 +179,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def figures_of(report: dict[str, Any], command: str) -> list[Figure]:
     """What of a run's report the page of figures tells."""
     settings, whole = report["settings"], report["all"]
-    which = f"`--cover {settings['cover']}`, `{settings['preset']}`, {report['faces']} faces"
+    which = f"{settings['task']}, `--cover {settings['cover']}`, `{settings['preset']}`, {report['faces']} faces"
     pairs = [
         (
             "Utility",

@@ -30,7 +30,7 @@ from diffpriv.recovery import psnr
 from diffpriv.transforms.diffprivacy import DiffPrivacyTransform, load_diffprivacy_transform
 from diffpriv.transforms.payloads import pack_key_i, unpack_key_i
 
-NO_LIMIT = {"anonymize": 1.0, "hide": -1.0}  # `similarity_limit` that every face meets, by task
+NO_LIMIT = {"anonymize": 1.0, "hide": None}  # `similarity_limit`, by task: hide draws until the recogniser knows the person
 MIDDLE = CANONICAL_LANDMARKS.mean(0) + 64  # of the face in a crop with a margin of 64 pixels
 Embed = Callable[[np.ndarray], np.ndarray]
 SEEDS = (b"benchmark seed 1".ljust(24, b"."), b"benchmark seed 2".ljust(24, b"."))

@@ -15,7 +15,7 @@ from typing import Any
 
 from diffpriv.errors import MisuseError
 
-DIGEST_VERSION = 6  # enters the digest: bump it when the same settings come to mean something else
+DIGEST_VERSION = 7  # enters the digest: bump it when the same settings come to mean something else
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "transform": ("diffprivacy", "blur", "mosaic", "fill"),

@@ -77,7 +77,7 @@ class DiffPrivacyTransform:
     def identity(self) -> str:
         judge = f" {'judge and guide' if self.pipeline.guides else 'judge'} {self._judge.identity}" if self._judge else ""
         arithmetic = str(self.pipeline.arithmetic).removeprefix("torch.")
-        return f"diffprivacy/6 weights {self._digest[:16]} {arithmetic}{judge}"
+        return f"diffprivacy/7 weights {self._digest[:16]} {arithmetic}{judge}"
 
     def _resolve_limit(self) -> float:
         if self.config.similarity_limit is not None:

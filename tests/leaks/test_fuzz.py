@@ -142,7 +142,8 @@ def test_no_hiding_passes(part: int, count: int) -> None:
     assert passed == [], f"{len(passed)} of {count} passed"
 
 
-@pytest.mark.parametrize("width", [5, 9, 14, 17, 23, 90, 8000])
+# Pieces of five digits and fewer may pass: they are what a table of small numbers looks like (docs/limits.md).
+@pytest.mark.parametrize("width", [6, 9, 14, 17, 23, 90, 8000])
 @pytest.mark.parametrize("between", [b" ", b"\n", b",", b"-", b"_"])
 def test_numbers_of_several_bytes_do_not_pass_wherever_they_are_cut(width: int, between: bytes) -> None:
     data = bytes(one ^ 0x5A for one in jpeg())  # so that no file begins in it
