@@ -50,8 +50,8 @@ class StyleSettings:
         guidance_scale: length of a guided step as a share of the code's RMS.
         guidance_last: guided steps on the finished code, each a little shorter than the one before.
         temperature: factor on the keyed noise.
-        truncation: of each style of a finished code, its share of the way from the mean style: guided codes lie further out than
-            what the generator was trained to draw, which shows as blotched skin; above all in the style of colour.
+        truncation: of each style of a finished code, its share of the way from the mean style. Guided codes lie further out
+            than what the generator was trained to draw, which shows as blotched skin; above all in the style of colour.
         largest_side: of a drawing, pixels; larger faces are softer than their pictures.
     """
 
