@@ -35,7 +35,12 @@ def cluster(config: JobConfig) -> Iterator[None]:
         local = not os.environ.get("RAY_ADDRESS")
         size: dict[str, Any] = {}
         if local:
-            size = {"num_cpus": max(SMALLEST_CLUSTER, os.cpu_count() or 1), "include_dashboard": False}
+            # "local": else Ray would join whatever another program started on this machine, or fail at what it left behind.
+            size = {
+                "address": "local",
+                "num_cpus": max(SMALLEST_CLUSTER, os.cpu_count() or 1),
+                "include_dashboard": False,
+            }
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False, configure_logging=True, **size)
         except Exception as error:  # it has no class of its own: timeouts, ports, an address that does not answer

@@ -189,7 +189,7 @@ RAY_KILLED = """
 import json, sys
 import ray
 from examples.ray_data import main
-ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR")
+ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
 ray.data.DataContext.get_current().target_max_block_size = 100_000
 main(*sys.argv[1:6], **json.loads(sys.argv[6]))
 """

@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ def main() -> None:
     import ray
 
     job, folder = sys.argv[1:]
-    ray.init(num_cpus=4, num_gpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     run(JobConfig.model_validate_json(Path(job).read_text()), key_source=functools.partial(noting_source, folder))
 
 
@@ -64,3 +65,26 @@ def test_more_than_the_cluster_has_is_refused_instead_of_waiting_for_ever(
 
 if __name__ == "__main__":
     main()
+
+
+def test_a_job_starts_its_own_ray_beside_what_another_program_left(
+    tmp_path: Path, config_for: Callable[..., JobConfig]
+) -> None:
+    job = tmp_path / "job.json"
+    job.write_text(config_for(write_shards(tmp_path / "src", small_shards())).model_dump_json())
+    program = (
+        "import sys, pathlib, ray\n"
+        "from diffpriv.pipelines.config import JobConfig\n"
+        "from diffpriv.pipelines.engines.ray_cluster import cluster\n"
+        "with cluster(JobConfig.model_validate_json(pathlib.Path(sys.argv[1]).read_text())):\n"
+        "    print(len(ray.nodes()))\n"
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket's path has at most 107 characters
+        left = Path(short) / "ray"
+        left.mkdir()
+        (left / "ray_current_cluster").write_text("127.0.0.1:9")
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"RAY_TMPDIR": short}
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(job)], check=False, capture_output=True, text=True, env=environment
+        )
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr[-2000:]
