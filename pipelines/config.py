@@ -18,10 +18,10 @@ from pydantic import Field
 from diffpriv.config import CHOICES, TransformConfig
 from diffpriv.config import DIGEST_VERSION as METHOD_VERSION
 from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.face_settings import BoxSettings, PseudonymSettings, RuleSettings, Strict
 from diffpriv.pipelines.formats.ignoring import IGNORED
 from diffpriv.pipelines.formats.sidecars import SidecarCount
 from diffpriv.pipelines.pictures.codec import PictureLimits
-from diffpriv.pipelines.settings import BoxSettings, PseudonymSettings, RuleSettings, Strict
 
 BASELINES = tuple(name for name in CHOICES["transform"] if name != "diffprivacy")
 DIGEST_VERSION = 2  # bump when the same settings of a job come to mean something else; the method has a version of its own

@@ -5,7 +5,7 @@
     run.json          the last run, and whether it finished
     lease             held by the run that writes (`destination.lease`)
     decisions.json    what reviewers decided (`destination.decisions`)
-    suspects.json     samples that dead runs were busy with (`destination.suspects`)
+    suspects.json     samples that dead runs were busy with (`destination.worker_deaths`)
     release.note      the signed release manifest (`gate.manifest`)
     commits/          one commit record per published shard (`destination.record`)
     pages/            the same records without their faces, a thousand to a file, for planning (`destination.pages`)

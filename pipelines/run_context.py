@@ -20,7 +20,7 @@ class RunContext:
         source_url: the folder that shard names are relative to.
         decisions: shard -> what reviewers decided about its pictures.
         poison: samples that must not be touched again: they killed a worker.
-        suspects: samples that are worked on alone (`pipelines.destination.suspects`).
+        suspects: samples that are worked on alone (`pipelines.destination.worker_deaths`).
     """
 
     config: JobConfig

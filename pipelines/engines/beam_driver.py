@@ -25,7 +25,7 @@ from diffpriv.keys.store import encode_name
 from diffpriv.pipelines import layout
 from diffpriv.pipelines.config import JobConfig
 from diffpriv.pipelines.destination.assemble import assemble_shard
-from diffpriv.pipelines.destination.suspects import RememberedSuspects
+from diffpriv.pipelines.destination.worker_deaths import RememberedSuspects
 from diffpriv.pipelines.errors import JobError, ShardError
 from diffpriv.pipelines.formats.base import Shard
 from diffpriv.pipelines.records.results import SampleResult
@@ -35,7 +35,7 @@ from diffpriv.pipelines.run.report import RunReport
 from diffpriv.pipelines.run.tracker import ShardTracker
 from diffpriv.pipelines.run.worker import DetectWorker, ProtectWorker, read_shard
 from diffpriv.pipelines.run_context import RunContext
-from diffpriv.pipelines.steps.replacer import KeySourceFactory
+from diffpriv.pipelines.steps.transformer import KeySourceFactory
 
 # Not "DirectRunner": that first looks for a Prism binary to download.
 DEFAULT_OPTIONS = ("--runner=FnApiRunner",)

@@ -9,7 +9,7 @@ from diffpriv.pipelines.config import JobConfig
 from diffpriv.pipelines.errors import MisuseError
 from diffpriv.pipelines.run.job import Progress
 from diffpriv.pipelines.run.report import RunReport
-from diffpriv.pipelines.steps.replacer import KeySourceFactory
+from diffpriv.pipelines.steps.transformer import KeySourceFactory
 
 
 def run(

@@ -20,7 +20,7 @@ from diffpriv.keys.notes import NoteKey
 from diffpriv.keys.sources import RandomKeySource
 from diffpriv.pipelines.config import JobConfig
 from diffpriv.pipelines.destination.assemble import assemble_shard
-from diffpriv.pipelines.destination.suspects import take_notes
+from diffpriv.pipelines.destination.worker_deaths import take_notes
 from diffpriv.pipelines.engines.ray_cluster import READ_CPUS, cluster, pool_size
 from diffpriv.pipelines.errors import JobError, ShardError
 from diffpriv.pipelines.formats.base import Shard
@@ -32,7 +32,7 @@ from diffpriv.pipelines.run.report import RunReport
 from diffpriv.pipelines.run.tracker import ShardTracker
 from diffpriv.pipelines.run.worker import DetectWorker, ProtectWorker, read_shard
 from diffpriv.pipelines.run_context import Place, RunContext
-from diffpriv.pipelines.steps.replacer import KeySourceFactory
+from diffpriv.pipelines.steps.transformer import KeySourceFactory
 from diffpriv.pipelines.storage import FileFacts
 
 if TYPE_CHECKING:

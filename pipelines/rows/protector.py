@@ -55,7 +55,7 @@ from diffpriv.pipelines.records.samples import DetectedSample, Picture, Protecte
 from diffpriv.pipelines.run.checks import check_policy, check_serving_policy, with_root_id
 from diffpriv.pipelines.run.worker import make_lock
 from diffpriv.pipelines.steps.finder import Finder
-from diffpriv.pipelines.steps.replacer import Replacer
+from diffpriv.pipelines.steps.transformer import Replacer
 from diffpriv.pipelines.storage import Folder
 
 ROW = "rows"  # stands for the places that only a whole job has

@@ -24,7 +24,7 @@ from diffpriv.pipelines.run.checks import check_policy, check_serving_policy, wi
 from diffpriv.pipelines.run.worker import read_shard
 from diffpriv.pipelines.run_context import RunContext
 from diffpriv.pipelines.steps.finder import Finder
-from diffpriv.pipelines.steps.replacer import Replacer
+from diffpriv.pipelines.steps.transformer import Replacer
 
 SIZES = (32, 64, 128, 256)  # pixels of a face box's longer side, limits between the classes
 

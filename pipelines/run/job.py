@@ -34,7 +34,7 @@ from diffpriv.pipelines.destination.decisions import decisions_digest, keep_deci
 from diffpriv.pipelines.destination.lease import hold_lease
 from diffpriv.pipelines.destination.pages import CommitPages, committed_before
 from diffpriv.pipelines.destination.record import CommitRecord
-from diffpriv.pipelines.destination.suspects import Suspects
+from diffpriv.pipelines.destination.worker_deaths import Suspects
 from diffpriv.pipelines.errors import MisuseError, ShardError
 from diffpriv.pipelines.formats.base import Shard, name_problem, source_digest
 from diffpriv.pipelines.formats.preview import refuse_unknown
@@ -74,7 +74,7 @@ class Job:
     """One run. Made by `open_job`.
 
     Args:
-        suspects: what becomes of samples that workers died over; the engine knows (`pipelines.destination.suspects`).
+        suspects: what becomes of samples that workers died over; the engine knows (`pipelines.destination.worker_deaths`).
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from diffpriv.keys.custodians import CustodyPolicy
 from diffpriv.keys.quorum import ShardLock
 from diffpriv.pipelines.config import JobConfig
 from diffpriv.pipelines.destination.staging import note_made_by, write_part
-from diffpriv.pipelines.destination.suspects import suspects_alone, working_on
+from diffpriv.pipelines.destination.worker_deaths import suspects_alone, working_on
 from diffpriv.pipelines.formats.base import Shard
 from diffpriv.pipelines.formats.registry import shard_format
 from diffpriv.pipelines.quarantine import Code, Problem
@@ -20,7 +20,7 @@ from diffpriv.pipelines.records.results import SampleResult
 from diffpriv.pipelines.records.samples import DetectedSample, QuarantinedSample, Sample, ShardEnd
 from diffpriv.pipelines.run_context import RunContext
 from diffpriv.pipelines.steps.finder import Finder
-from diffpriv.pipelines.steps.replacer import KeySourceFactory, Replacer
+from diffpriv.pipelines.steps.transformer import KeySourceFactory, Replacer
 from diffpriv.pipelines.storage import Folder
 
 READ_SAMPLES = 16  # per block that a reader hands on

@@ -22,8 +22,8 @@ import numpy as np
 from diffpriv.detectors.base import box_landmarks, plausible_landmarks, sort_faces
 from diffpriv.faces.types import Face, overlap
 from diffpriv.pipelines.errors import DiffPrivError
+from diffpriv.pipelines.face_settings import BoxSettings
 from diffpriv.pipelines.quarantine import Code
-from diffpriv.pipelines.settings import BoxSettings
 
 SAME_FACE = 0.3  # intersection over union from which a given box and a detected one mean one face
 

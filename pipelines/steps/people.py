@@ -10,8 +10,8 @@ from collections.abc import Callable
 from diffpriv.keys.identity import IdentityRoot
 from diffpriv.pipelines.config import JobConfig
 from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.face_settings import PseudonymSettings
 from diffpriv.pipelines.records.samples import Sample
-from diffpriv.pipelines.settings import PseudonymSettings
 
 
 class Pseudonyms:

@@ -21,9 +21,9 @@ import numpy as np
 
 from diffpriv.detectors.base import box_landmarks, sort_faces
 from diffpriv.faces.types import Face, overlap
+from diffpriv.pipelines.face_settings import BoxSettings, Region, RuleSettings
 from diffpriv.pipelines.pictures.codec import DecodedPicture
 from diffpriv.pipelines.records.samples import Sample
-from diffpriv.pipelines.settings import BoxSettings, Region, RuleSettings
 from diffpriv.pipelines.steps.boxes import SAME_FACE, aligned_face, given_faces, unite
 
 Gallery = Callable[[np.ndarray, Face], bool]  # (picture, face) -> whether the face is one of the gallery's

@@ -17,7 +17,7 @@ from diffpriv.pipelines.pictures.mark import COVERED, GENERATED, MARKS
 from diffpriv.pipelines.pictures.plain import oddity
 from diffpriv.pipelines.records.samples import DetectedSample, Picture, ProtectedSample, Sample
 from diffpriv.pipelines.steps.finder import Finder
-from diffpriv.pipelines.steps.replacer import Replacer
+from diffpriv.pipelines.steps.transformer import Replacer
 from tests.pipelines.datasets import astronaut, coffee, encoded
 
 FORMATS = [("JPEG", {}), ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True})]

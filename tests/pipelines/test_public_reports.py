@@ -18,6 +18,7 @@ from diffpriv.config import TransformConfig
 from diffpriv.keys.context import ShardContext
 from diffpriv.keys.sources import RandomKeySource
 from diffpriv.pipelines.errors import MisuseError
+from diffpriv.pipelines.face_settings import BoxSettings
 from diffpriv.pipelines.formats.base import Shard
 from diffpriv.pipelines.formats.preview import refuse_unknown
 from diffpriv.pipelines.formats.registry import shard_format
@@ -25,7 +26,6 @@ from diffpriv.pipelines.formats.sidecars import SidecarCount
 from diffpriv.pipelines.formats.source import open_source
 from diffpriv.pipelines.pictures.codec import PictureLimits, decode
 from diffpriv.pipelines.records.samples import Picture, ProtectedSample, QuarantinedSample, Sample, ShardEnd
-from diffpriv.pipelines.settings import BoxSettings
 from diffpriv.pipelines.steps.detect import detect
 from diffpriv.pipelines.steps.policy import FacePolicy
 from diffpriv.pipelines.steps.protect import protect

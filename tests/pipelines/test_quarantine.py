@@ -12,6 +12,7 @@ import pytest
 
 from diffpriv.errors import DetectorError
 from diffpriv.pipelines.config import JobConfig
+from diffpriv.pipelines.face_settings import BoxSettings
 from diffpriv.pipelines.formats.base import Shard
 from diffpriv.pipelines.pictures.codec import PictureLimits
 from diffpriv.pipelines.quarantine import Code
@@ -20,7 +21,6 @@ from diffpriv.pipelines.records.results import SampleResult
 from diffpriv.pipelines.records.samples import Picture, QuarantinedSample, Sample, ShardEnd
 from diffpriv.pipelines.run.worker import read_shard
 from diffpriv.pipelines.run_context import RunContext
-from diffpriv.pipelines.settings import BoxSettings
 from diffpriv.pipelines.steps.detect import detect
 from diffpriv.pipelines.steps.policy import FacePolicy
 from diffpriv.pipelines.storage import Folder
