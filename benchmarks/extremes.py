@@ -124,7 +124,7 @@ def main() -> None:
             thorough += any(overlap(box, one.box) >= FOUND for one in lookout.faces(picture))
         share = f"{100 * plain / len(photos):.0f} / {100 * thorough / len(photos):.0f} %"
         print(f"{name:40s} {share}", flush=True)
-        command = f"python -m benchmarks.extremes PHOTOS --limit {arguments.limit} --seed {arguments.seed} --record"
+        command = f"python -m benchmarks.extremes PHOTOS --limit {arguments.limit} --record"
         what = f"faces {name}, {len(photos)} photos: found as jobs look / with `--thorough`"
         figures.append(Figure("Detection", what, share, command, arguments.seed))
     if arguments.record:
