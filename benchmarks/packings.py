@@ -100,21 +100,20 @@ def scrubbed(packing: str, rows: list[Row], work: Path) -> Row:
     shutil.rmtree(place, ignore_errors=True)
     (place / "src").mkdir(parents=True)
     PACKINGS[packing](rows, place / "src")
-    keys = work / "keys"
+    keys = place / "keys"  # of this log alone: a key that has seen a longer log refuses a new one as cut back
     program = [sys.executable, "-m", "diffpriv.jobs.cli"]
-    if not keys.exists():
-        passphrase = work / "passphrase"
-        passphrase.touch(0o600)
-        passphrase.write_text("guards nothing\n")
-        subprocess.run(
-            [*program, "keys", "init", str(keys), "--passphrase-file", str(passphrase)], check=True, capture_output=True
-        )
+    passphrase = place / "passphrase"
+    passphrase.touch(0o600)
+    passphrase.write_text("guards nothing\n")
+    subprocess.run([*program, "keys", "init", str(keys), "--passphrase-file", str(passphrase)], check=True, capture_output=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [*program, "--json", "scrub", str(place / "src"), str(place / "dst"), "--audit", str(place / "audit")]
     command += ["--log-key", str(keys / "log.key"), "--release-key", str(keys / "release.key"), "--transform", "fill"]
     done = subprocess.run([*command, "--actors", "1"], capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     answer = json.loads(done.stdout)
+    if "gate" not in answer:
+        raise RuntimeError(f"scrub of {packing} ended before the gate: {answer.get('error', done.stderr[-500:])}")
     gate = answer["gate"]
     return {
         "packing": packing,
